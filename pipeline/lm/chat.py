@@ -1,0 +1,127 @@
+"""Chat templates: what the model reads, which tokens it is taught, which tokens end its answer.
+
+The same split serves every stage: a prompt is everything up to the assistant's first word, a completion is
+the assistant's words and the stop token. Prompt and completion are tokenised apart, exactly as when sampling,
+so that the tokens a stage trains on are the tokens the policy will emit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# For base models without a template: contents one after the other, the answer ends with EOS.
+PLAIN = (
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}"
+)
+
+
+class TemplateError(ValueError):
+    """A chat template that can't be used for training; the message says why and what to set."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation as tokens; `supervised[i]` is True where token i is taught."""
+
+    ids: list[int]
+    supervised: list[bool]
+
+
+class ChatFormat:
+    """A tokenizer with its template and stop tokens."""
+
+    def __init__(self, tokenizer: Any, *, template: str | None = None, stop_ids: Sequence[int] = ()) -> None:
+        """
+        Args:
+            template: None = the tokenizer's own; 'chatml', 'plain', or the path of a Jinja file.
+            stop_ids: the model's stop tokens (its generation config); EOS is added.
+
+        Raises:
+            TemplateError: no template at all, a named file that doesn't exist, or no end-of-sequence token.
+        """
+        self.tokenizer = tokenizer
+        if template == "chatml":
+            tokenizer.chat_template = CHATML
+        elif template == "plain":
+            tokenizer.chat_template = PLAIN
+        elif template is not None:
+            if not Path(template).is_file():
+                raise TemplateError(f"model.chat_template {template!r}: neither 'chatml', 'plain' nor a file")
+            tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
+        if not tokenizer.chat_template:
+            raise TemplateError(
+                "the model has no chat template; set model.chat_template to chatml, plain or a file"
+            )
+        if tokenizer.eos_token_id is None:
+            raise TemplateError("the tokenizer has no end-of-sequence token, so no answer could ever end")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = (
+                tokenizer.eos_token
+            )  # harmless: masks come from lengths, never from token ids
+        self.stop_ids = tuple(sorted({tokenizer.eos_token_id, *stop_ids} - {None}))
+
+    def prompt_ids(self, messages: Sequence[Any]) -> list[int]:
+        """Tokens of a prompt, up to and including the header of the assistant's turn."""
+        return self._tokens(self._render(messages, add_generation_prompt=True))
+
+    def completion_ids(self, messages: Sequence[Any], answer: str) -> list[int]:
+        """Tokens of `answer` after `messages`, ending with the stop token the template puts there (or EOS)."""
+        prefix = self._render(messages, add_generation_prompt=True)
+        whole = self._render(
+            [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False
+        )
+        if not whole.startswith(prefix):
+            raise TemplateError(
+                "the chat template renders a prompt differently once the answer follows, so no completion can be "
+                "cut out; set model.chat_template (chatml fits most models with <|im_start|> tokens)"
+            )
+        ids = self._tokens(whole[len(prefix) :])
+        end = next((i for i, token in enumerate(ids) if token in self.stop_ids), None)
+        return ids[: end + 1] if end is not None else [*ids, self.tokenizer.eos_token_id]
+
+    def encode(self, messages: Sequence[Any]) -> Encoded:
+        """Tokens of a conversation; every assistant turn with its stop token is supervised, nothing else is."""
+        ids: list[int] = []
+        supervised: list[bool] = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prompt = self.prompt_ids(messages[:index])
+            # What stands between two assistant turns (and the closing mark the template adds after a stop
+            # token) is context; its tokens come from the rendering of the longer prompt.
+            context = prompt[len(ids) :] if prompt[: len(ids)] == ids else self._suffix(messages, index, ids)
+            answer = self.completion_ids(messages[:index], message["content"])
+            ids += context + answer
+            supervised += [False] * len(context) + [True] * len(answer)
+        return Encoded(ids, supervised)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a completion, without special tokens."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def _suffix(self, messages: Sequence[Any], index: int, ids: list[int]) -> list[int]:
+        """Context tokens before turn `index` when its prompt doesn't retokenise to the same prefix."""
+        before = self.tokenizer.decode(ids, skip_special_tokens=False)
+        text = self._render(messages[:index], add_generation_prompt=True)
+        if not text.startswith(before):
+            raise TemplateError(
+                "the chat template rewrites earlier turns; use single-turn data or another template"
+            )
+        return self._tokens(text[len(before) :])
+
+    def _render(self, messages: Sequence[Any], *, add_generation_prompt: bool) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        )
+
+    def _tokens(self, text: str) -> list[int]:
+        # The template writes special tokens itself; adding another BOS here would double it.
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

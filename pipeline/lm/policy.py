@@ -1,0 +1,175 @@
+"""The language model as a policy: acts by sampling tokens, re-evaluates them with gradient, may carry a critic."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.generate import Completions, generate
+from pipeline.rl.rollout import Rollout
+from pipeline.rl.update import Evaluation
+
+Critic = Literal["adapter", "shared_trunk"]
+
+
+class LanguagePolicy:
+    """An adapter that acts. `pipeline.rl.update.update` trains it through `evaluate`, like any other policy.
+
+    Args:
+        adapter: the adapter that acts and learns.
+        critic: None; 'adapter' = its own adapter "critic" with a head; 'shared_trunk' = a head on the policy's own
+            hidden states, half the cost and another algorithm: value gradients reach the policy's adapter.
+        temperature: τ of every log-probability.
+        entropy_gradient: let the entropy carry gradient (an entropy bonus needs it).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: str = "policy",
+        *,
+        critic: Critic | None = None,
+        temperature: float = 1.0,
+        entropy_gradient: bool = False,
+    ) -> None:
+        self.backbone, self.adapter, self.critic = backbone, adapter, critic
+        self.temperature, self.entropy_gradient = temperature, entropy_gradient
+        if critic == "shared_trunk" and adapter not in backbone.heads:
+            backbone.add_head(adapter)
+
+    def trainable_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """What learns, by role: 'policy', and 'critic' when there is one. Marks exactly these as trainable."""
+        names = [self.adapter] + (["critic"] if self.critic == "adapter" else [])
+        self.backbone.train_only(*names)
+        policy = self.backbone.parameters_of(self.adapter)
+        if self.critic == "adapter":
+            return {"policy": policy, "critic": self.backbone.parameters_of("critic")}
+        if self.critic == "shared_trunk":
+            head = list(self.backbone.heads[self.adapter].parameters())
+            return {"policy": [p for p in policy if all(p is not h for h in head)], "critic": head}
+        return {"policy": policy}
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        group_size: int = 1,
+        max_new_tokens: int,
+        generator: torch.Generator | None = None,
+    ) -> Rollout:
+        """Act: B = P·group_size completions as a Rollout without rewards yet."""
+        completions = generate(
+            self.backbone,
+            self.adapter,
+            prompts,
+            group_size=group_size,
+            temperature=self.temperature,
+            max_new_tokens=max_new_tokens,
+            generator=generator,
+        )
+        return to_rollout(self.backbone, completions)
+
+    def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
+        """log π, entropy and (with a critic) V(s_t) of `actions` [b,t], with gradient. Padding holds zeros."""
+        at = Positions(context, actions)
+        hidden = at.select(self.backbone.hidden(self.adapter, at.ids))  # [N,D], N real tokens
+        stats = self.backbone.logprobs(
+            hidden, at.targets, temperature=self.temperature, entropy_gradient=self.entropy_gradient
+        )
+        values = None
+        if self.critic == "shared_trunk":
+            values = at.scatter(self.backbone.score(self.adapter, hidden))
+        elif self.critic == "adapter":
+            values = self.values(context, actions)
+        return Evaluation(at.scatter(stats.logprobs), at.scatter(stats.entropy), values)
+
+    def values(self, context: Mapping[str, Tensor], actions: Tensor) -> Tensor:
+        """V(s_t) [b,t], s_t = the prompt and the actions before t. Padding holds zeros."""
+        at = Positions(context, actions)
+        name = "critic" if self.critic == "adapter" else self.adapter
+        hidden = at.select(self.backbone.hidden(name, at.ids))
+        return at.scatter(self.backbone.score(name, hidden))
+
+
+class Positions:
+    """Where completions stand in right-padded sequences prompt + completion: row b's token t is predicted at
+    position prompt_length_b + t − 1."""
+
+    def __init__(self, context: Mapping[str, Tensor], actions: Tensor) -> None:
+        prompt_lengths, lengths = context["prompt_lengths"], context["lengths"].clamp(max=actions.shape[1])
+        steps = torch.arange(actions.shape[1], device=actions.device)
+        self.mask = steps < lengths[:, None]  # [b,t]
+        self.rows, step = self.mask.nonzero(as_tuple=True)  # [N] each, in the order of actions[mask]
+        self.columns = prompt_lengths[self.rows] - 1 + step
+        self.targets = actions[self.mask]
+        width = int((prompt_lengths + lengths).max())
+        prompts = context["prompt_ids"]
+        self.ids = prompts.new_zeros(len(actions), max(width, prompts.shape[1]))
+        self.ids[:, : prompts.shape[1]] = prompts
+        self.ids[self.rows, self.columns + 1] = self.targets
+        self.ids = self.ids[:, :width]
+
+    def select(self, per_position: Tensor) -> Tensor:
+        """[b,L,…] → [N,…], the positions that predict real completion tokens."""
+        return per_position[self.rows, self.columns]
+
+    def scatter(self, per_token: Tensor) -> Tensor:
+        """[N] → [b,t], zeros at padding."""
+        return per_token.new_zeros(self.mask.shape).masked_scatter(self.mask, per_token)
+
+
+def to_rollout(backbone: Backbone, completions: Completions) -> Rollout:
+    """Completions as a Rollout: the last real token is `terminated`; `context["stopped"]` tells who met the limit."""
+    tokens, lengths = completions.tokens, completions.lengths
+    steps = torch.arange(tokens.shape[1], device=tokens.device)
+    mask = steps < lengths[:, None]
+    zeros = torch.zeros_like(completions.logprobs)
+    context = {
+        "prompt_ids": backbone.pad(completions.prompts),
+        "prompt_lengths": torch.tensor([len(prompt) for prompt in completions.prompts], device=tokens.device),
+        "lengths": lengths,
+        "stopped": completions.stopped,
+    }
+    return Rollout(
+        context=context,
+        actions=tokens,
+        logprobs=torch.where(mask, completions.logprobs, zeros),
+        rewards=zeros,
+        mask=mask,
+        terminated=mask & (steps == lengths[:, None] - 1),
+        truncated=torch.zeros_like(mask),
+    )
+
+
+@torch.no_grad()
+def rollout_logprobs(
+    backbone: Backbone, adapter: str | None, rollout: Rollout, *, temperature: float, batch_size: int
+) -> Tensor:
+    """log π of a rollout's actions [B,T] under any adapter (None = the base), without gradient."""
+    logprobs = torch.zeros_like(rollout.logprobs)
+    for rows in by_length(rollout, batch_size):
+        part = rollout.select(rows)
+        at = Positions(part.context, part.actions[:, : int(part.lengths.max())])
+        hidden = at.select(backbone.hidden(adapter, at.ids))
+        stats = backbone.logprobs(hidden, at.targets, temperature=temperature)
+        logprobs[rows, : at.mask.shape[1]] = at.scatter(stats.logprobs)
+    return logprobs
+
+
+@torch.no_grad()
+def rollout_values(policy: LanguagePolicy, rollout: Rollout, *, batch_size: int) -> Tensor:
+    """V(s_t) of a rollout's states [B,T], without gradient."""
+    values = torch.zeros_like(rollout.logprobs)
+    for rows in by_length(rollout, batch_size):
+        part = rollout.select(rows)
+        longest = int(part.lengths.max())
+        values[rows, :longest] = policy.values(part.context, part.actions[:, :longest])
+    return values
+
+
+def by_length(rollout: Rollout, batch_size: int) -> list[Tensor]:
+    """Row indices in batches of similar sequence length, longest first."""
+    total = rollout.context["prompt_lengths"] + rollout.lengths
+    return list(total.argsort(descending=True, stable=True).split(batch_size))

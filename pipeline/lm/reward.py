@@ -1,0 +1,84 @@
+"""The reward model: an adapter with a scalar head, read at the last real token."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.policy import by_length
+from pipeline.rl.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Raw scores are shifted and scaled so that samples of the SFT policy score mean 0, deviation 1."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Calibration":
+        """Read from an adapter folder's role.json."""
+        role = json.loads((Path(folder) / "role.json").read_text(encoding="utf-8"))
+        return cls(mean=role["score_mean"], std=role["score_std"])
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        return (scores - self.mean) / self.std
+
+
+class RewardModel:
+    """Scores prompt + completion sequences under one adapter of the backbone."""
+
+    def __init__(
+        self, backbone: Backbone, adapter: str = "reward", calibration: Calibration | None = None
+    ) -> None:
+        if adapter not in backbone.heads:
+            raise ValueError(f"adapter {adapter!r} has no scalar head; load a reward adapter's folder")
+        self.backbone, self.adapter = backbone, adapter
+        self.calibration = calibration if calibration is not None else Calibration()
+
+    def raw(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """Uncalibrated scores [b] of token sequences, with gradient.
+
+        The score is the head's value at the last real token, found by length, never by `token == pad`.
+        """
+        if any(len(sequence) == 0 for sequence in sequences):
+            raise ValueError("sequences must have at least one token; got an empty one")
+        hidden = self.backbone.hidden(self.adapter, self.backbone.pad(sequences))
+        last = torch.tensor([len(sequence) - 1 for sequence in sequences], device=hidden.device)
+        return self.backbone.score(
+            self.adapter, hidden[torch.arange(len(hidden), device=hidden.device), last]
+        )
+
+    @torch.no_grad()
+    def score_sequences(self, sequences: Sequence[Sequence[int]], *, batch_size: int = 16) -> Tensor:
+        """Calibrated scores [B] without gradient, in batches of similar length; the order is the input's."""
+        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+        scores = torch.zeros(len(sequences), device=self.backbone.device)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            scores[rows] = self.raw([sequences[i] for i in rows])
+        return self.calibration(scores)
+
+    @torch.no_grad()
+    def score(self, rollout: Rollout, *, batch_size: int = 16) -> Tensor:
+        """Calibrated scores [B] of a rollout's completions, without gradient."""
+        scores = torch.zeros(len(rollout), device=rollout.actions.device)
+        for rows in by_length(rollout, batch_size):
+            scores[rows] = self.raw([sequence_ids(rollout, int(row)) for row in rows])
+        return self.calibration(scores)
+
+
+def sequence_ids(rollout: Rollout, row: int) -> list[int]:
+    """Token ids of a row's prompt and completion."""
+    prompt = rollout.context["prompt_ids"][row, : int(rollout.context["prompt_lengths"][row])]
+    return prompt.tolist() + completion_ids(rollout, row)  # type: ignore[no-any-return]
+
+
+def completion_ids(rollout: Rollout, row: int) -> list[int]:
+    """Token ids of a row's completion."""
+    return rollout.actions[row, : int(rollout.lengths[row])].tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,155 @@
+"""Which charts a run gets, and what to look for in each."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.report.charts import Line, Mark, Whisker, bars, frontier, lines, stacked, whiskers
+from pipeline.report.headline import Comparison
+from pipeline.report.load import Run, Stage
+from pipeline.report.wording import system_name
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of the page: its title, what to look for, and the picture."""
+
+    title: str
+    look: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one figure of metrics.jsonl is drawn."""
+
+    key: str
+    title: str
+    unit: str
+    look: str
+    share: bool = False
+    level: float | None = None
+    floor: float | None = None
+    color: str = "policy"
+
+
+POLICY = (
+    Curve("objective/score", "Reward score", "SFT standard deviations", "Rises, then levels off; 0 is SFT's mean.", level=0.0),
+    Curve("objective/kl", "KL from SFT", "nats per answer", "Grows slowly. A jump means the reward is being gamed."),
+    Curve("objective/tokens", "Answer length", "tokens per answer", "Steady. A drift says that length is rewarded."),
+    Curve("objective/eos_rate", "Answers that end by themselves", "", "Stays high; the rest hits the limit.", share=True),
+    Curve("policy/entropy", "Entropy", "nats per token", "Falls gently. A collapse means one answer for everything."),
+    Curve("policy/clip_fraction", "Clipped tokens", "", "A few percent; much more, and the steps are too large.", share=True),
+    Curve("policy/approx_kl", "KL of one update", "nats per token", "Small and steady, around 0.01 or less."),
+    Curve("policy/ratio_max", "Largest probability ratio", "new ÷ old", "Near 1. Peaks are tokens that moved a lot.", level=1.0),
+    Curve("value/loss", "Critic's loss", "squared error", "Falls in the first steps, then stays low.", color="judge"),
+    Curve(
+        *("value/explained_variance", "Explained variance of the critic", "share of the returns' variance"),
+        look="Rises from below 0 towards 1; at 0 the critic is no help. Cut off below −1.",
+        level=0.0,
+        floor=-1.0,
+        color="judge",
+    ),
+    Curve("objective/equal_groups", "Groups without a signal", "", "Groups whose scores are all equal.", share=True),
+    Curve("policy/grad_norm", "Gradient norm", "before clipping", "No growing peaks."),
+    Curve("policy/learning_rate", "Learning rate", "", "The schedule, as it was used."),
+)
+
+
+def supervised(stage: Stage) -> list[Chart]:
+    """Training and held-out loss of whatever was fitted in this stage, and held-out accuracy where there is one."""
+    charts = []
+    titles = {"sft": "SFT loss", "reward": "Reward model's loss", "judge": "Judge's loss"}
+    units = {"sft": "nats per token", "reward": "nats per pair", "judge": "nats per pair"}
+    for name, title in titles.items():
+        train, held = stage.series(f"{name}/loss"), stage.series(f"{name}/validation_loss")
+        if train or held:
+            pair = [Line("training", "muted", train), Line("held out", name, held, measured=True)]
+            level = None if name == "sft" else math.log(2)
+            coin = "" if name == "sft" else " Dashed: a coin, ln 2."
+            look = f"Held out falls, too; when it turns up, training has gone on too long.{coin}"
+            charts.append(Chart(title, look, lines(f"{name}-loss", pair, units[name], level=level)))
+    accuracy = [Line(n, n, stage.series(f"{n}/validation_accuracy"), measured=True) for n in ("reward", "judge")]
+    if any(line.points for line in accuracy):
+        look = "Held-out pairs, measured after each epoch. Dashed: a coin."
+        svg = lines("held-out-accuracy", accuracy, "right pairs", share=True, level=0.5)
+        charts.append(Chart("Held-out accuracy", look, svg))
+    return charts
+
+
+def policy(run: Run) -> list[Chart]:
+    """All curves of policy optimisation that the algorithm left figures for."""
+    stage = run["policy"]
+    charts = []
+    for curve in POLICY:
+        points = stage.series(curve.key)
+        if points:
+            name = curve.key.replace("/", "-").replace("_", "-")
+            line = [Line(curve.title, curve.color, points)]
+            svg = lines(name, line, curve.unit, share=curve.share, level=curve.level, floor=curve.floor)
+            charts.append(Chart(curve.title, curve.look, svg))
+    charts[2:2] = _frontier(run)
+    return charts + _seconds(stage)
+
+
+def _frontier(run: Run) -> list[Chart]:
+    rows = [row for row in run["policy"].rows if "objective/kl" in row and "objective/score" in row]
+    if not rows:
+        return []
+    path = [(math.sqrt(max(0.0, row["objective/kl"])), row["objective/score"]) for row in rows]
+    svg = frontier("frontier", path, [row["step"] for row in rows], systems_on_the_frontier(run))
+    look = "What a nat buys: up and to the left is better. Diamonds: the systems of the evaluation, on its prompts."
+    return [Chart("Score against distance", look, svg)]
+
+
+def systems_on_the_frontier(run: Run) -> list[Mark]:
+    """SFT, policy and best-of-n at their reward score; best-of-n's KL is at most ln n − (n − 1)/n."""
+    metrics, marks = run["evaluate"].metrics, []
+    if (run.config.get("evaluate") or {}).get("sampling"):
+        return []  # sampled otherwise than in training: another distribution, so no place on this plane
+    n = metrics.get("best_of", 0)
+    distances = {"sft": 0.0, "policy": metrics.get("kl"), "best_of_n": math.log(n) - (n - 1) / n if n > 1 else None}
+    for system, kl in distances.items():
+        score = metrics.get(f"reward_score.{system}")
+        if kl is not None and score is not None:
+            marks.append(Mark(system_name(system, n), system, math.sqrt(max(0.0, kl)), score))
+    return marks
+
+
+def _seconds(stage: Stage) -> list[Chart]:
+    rows = [row for row in stage.rows if "time/total" in row]
+    if not rows:
+        return []
+    names = [key for key in rows[0] if key.startswith("time/") and key != "time/total"]
+    phases = {name.removeprefix("time/"): [float(row.get(name, 0.0)) for row in rows] for name in names}
+    phases["other"] = [max(0.0, row["time/total"] - sum(p[i] for p in phases.values())) for i, row in enumerate(rows)]
+    svg = stacked("seconds", [row["step"] for row in rows], phases, "seconds per step")
+    return [Chart("Where the time goes", "Generation is usually the largest part.", svg)]
+
+
+def win_rates(pairs: Sequence[Comparison], best_of: int | None) -> Chart:
+    """Dots and whiskers of all comparisons."""
+    rows = []
+    for pair in pairs:
+        label = f"{system_name(pair.a, best_of)} vs {system_name(pair.b, best_of)}"
+        rows.append(Whisker(label, pair.a, pair.rate, pair.low, pair.high))
+    look = "An interval that crosses the dashed line shows nothing either way."
+    return Chart("Win rates", look, whiskers("win-rates", rows, level=0.5, title="Win rates with 95 % intervals"))
+
+
+def failures(stage: Stage) -> Chart | None:
+    """Accuracy by kind of failure, when the pairs name one."""
+    key = "accuracy_by_failure."
+    metrics = stage.metrics
+    kinds = sorted({name.split(key, 1)[1] for name in metrics if key in name})
+    if not kinds:
+        return None
+    series = [
+        (label, color, [metrics.get(f"{prefix}{key}{kind}") for kind in kinds])
+        for label, color, prefix in (("reward model", "reward", ""), ("judge", "judge", "judge_"))
+        if any(f"{prefix}{key}{kind}" in metrics for kind in kinds)
+    ]
+    title = "Accuracy by kind of failure"
+    groups = [kind.replace("_", " ")[:28] for kind in kinds]
+    look = "Short bars are what the reward model can't see, and so what the policy may get away with."
+    return Chart(title, look, bars("failures", groups, series, title))

@@ -1,0 +1,151 @@
+"""Per-step losses, all to MINIMISE. How they are averaged is the separate choice of `tensors.aggregate`."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.rl.tensors import check_shape
+
+
+def policy_gradient_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """L = −A · log π(a|s), whose gradient is minus the policy gradient (Williams 1992, "REINFORCE").
+
+    Args:
+        logprobs: any shape, nats, of the actions taken.
+        advantages: the same shape; constants (detached here).
+
+    Returns:
+        The same shape; a loss. Gradient flows through `logprobs`.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_shape("advantages", advantages, logprobs.shape)
+    return -advantages.detach() * logprobs
+
+
+def ppo_clip_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
+) -> Tensor:
+    """L = max(−Aρ, −A·clip(ρ, 1−ε_low, 1+ε_high)), with ρ = exp(log π − log π_old).
+
+    Schulman et al. 2017, "Proximal Policy Optimization", Eq. 7; two bounds after Yu et al. 2025, "DAPO", Sec.
+    3.1. The gradient is 0 where the ratio has already gone too far in the direction that the advantage asks
+    for.
+
+    Args:
+        logprobs: any shape, nats, of the policy being trained.
+        old_logprobs: the same shape, of the policy that acted; detached here.
+        advantages: the same shape; detached here.
+        clip_low: ε_low in [0, 1].
+        clip_high: ε_high ≥ 0.
+
+    Returns:
+        The same shape; a loss. Gradient flows through `logprobs`.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_shape("old_logprobs", old_logprobs, logprobs.shape)
+    check_shape("advantages", advantages, logprobs.shape)
+    ratio = torch.exp(logprobs - old_logprobs.detach())
+    gain = -advantages.detach()
+    return torch.maximum(gain * ratio, gain * ratio.clamp(1.0 - clip_low, 1.0 + clip_high))
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor | None, returns: Tensor, *, clip: float | None
+) -> Tensor:
+    """L = ½ max((V − R)², (V_clip − R)²), with V_clip = V_old + clip(V − V_old, ±clip).
+
+    Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO"; first in OpenAI Baselines' PPO2.
+
+    Args:
+        values: any shape, return units, of the critic being trained.
+        old_values: the same shape, at the time of acting; detached here. May be None when `clip` is.
+        returns: the same shape, the regression target; detached here.
+        clip: the largest useful move, return units; None for the plain ½(V − R)².
+
+    Returns:
+        The same shape; a loss ≥ 0. Gradient flows through `values`.
+
+    Raises:
+        ValueError: if the shapes differ, or `clip` is given without `old_values`.
+    """
+    check_shape("returns", returns, values.shape)
+    returns = returns.detach()
+    plain = (values - returns).square()
+    if clip is None:
+        return 0.5 * plain
+    if old_values is None:
+        raise ValueError(
+            f"old_values: got None with clip={clip}; give the values at acting time, or clip=None"
+        )
+    check_shape("old_values", old_values, values.shape)
+    old = old_values.detach()
+    clipped = old + (values - old).clamp(-clip, clip)
+    return 0.5 * torch.maximum(plain, (clipped - returns).square())
+
+
+def q_learning_loss(q: Tensor, actions: Tensor, targets: Tensor, *, huber_delta: float = 1.0) -> Tensor:
+    """L = Huber_δ(Q(s, a) − y): ½e² for |e| ≤ δ, else δ(|e| − ½δ) (Mnih et al. 2015, Methods).
+
+    Args:
+        q: [..., A] action values.
+        actions: [...] int64, the actions taken.
+        targets: [...] from `td_target`; detached here.
+        huber_delta: δ > 0, return units; beyond it the gradient is constant.
+
+    Returns:
+        [...]; a loss ≥ 0. Gradient flows through q of the actions taken only.
+
+    Raises:
+        ValueError: if the shapes differ or huber_delta is not positive.
+    """
+    check_shape("actions", actions, q.shape[:-1])
+    check_shape("targets", targets, q.shape[:-1])
+    if huber_delta <= 0:
+        raise ValueError(f"huber_delta: got {huber_delta}; use a positive number")
+    taken = q.gather(-1, actions[..., None]).squeeze(-1)
+    return F.huber_loss(taken, targets.detach(), reduction="none", delta=huber_delta)
+
+
+def categorical_entropy(logits: Tensor) -> Tensor:
+    """H = −Σ_a π(a) log π(a), π = softmax(logits). A bonus: subtract `entropy_coef · H` from a loss.
+
+    Args:
+        logits: [..., A]; −inf forbids an action and contributes 0, in the gradient too.
+
+    Returns:
+        [...] nats, in [0, ln A]. Gradient flows through `logits`.
+    """
+    logprobs = torch.log_softmax(logits, dim=-1)
+    # 0 · (−inf) is NaN, forward and backward; the smallest finite number makes it 0.
+    return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
+
+
+def pairwise_loss(
+    chosen: Tensor, rejected: Tensor, margin: float | Tensor = 0.0, centering: float = 0.0
+) -> Tensor:
+    """L = −log σ(r_c − r_r − margin) + centering · (r_c + r_r)², the Bradley–Terry likelihood; ln 2 at a tie.
+
+    Ouyang et al. 2022, "InstructGPT", Eq. 1; margin after Touvron et al. 2023, "Llama 2", Eq. 2; centring
+    after Eisenstein et al. 2023, "Helping or Herding?", because the likelihood fixes scores only up to a
+    constant.
+
+    Args:
+        chosen: [N] scores of the preferred completions.
+        rejected: [N] scores of the others.
+        margin: by how much the chosen one should win, score units; a number or [N].
+        centering: η ≥ 0; 0.01 is customary.
+
+    Returns:
+        [N] per pair, nats; a loss. Gradient flows through both scores.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_shape("rejected", rejected, chosen.shape)
+    if isinstance(margin, Tensor):
+        check_shape("margin", margin, chosen.shape)
+    return -F.logsigmoid(chosen - rejected - margin) + centering * (chosen + rejected).square()

@@ -1,0 +1,77 @@
+"""Run stages in order; skip what is done and unchanged."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.config import Config, dump_config
+from pipeline.rundir import STAGES, RunDir, StageResult, fingerprint
+from pipeline.stages import evaluate, policy, reward, sft
+from pipeline.stages.inputs import source_hash
+from pipeline.stages.progress import say
+from pipeline.stages.tracking import track
+
+SHARED = ("seed", "model", "lora")
+NEEDS = {"sft": (), "reward": ("sft",), "policy": ("sft", "reward"), "evaluate": ("sft", "reward", "policy")}
+# Sections a stage reads besides its own: sampling settings, and the demonstrations that phrases are held against.
+READS = {"reward": ("policy.sampling",), "evaluate": ("policy.sampling", "sft.data")}
+
+
+def run_all(config: Config, *, force: bool = False) -> RunDir:
+    """sft → reward → policy → evaluate."""
+    return run_stages(config, STAGES, force=force)
+
+
+def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) -> RunDir:
+    """Run the named stages. A finished one whose config, data and predecessors are unchanged is skipped.
+
+    Raises:
+        RunError: a predecessor is missing, or the folder can't be written.
+    """
+    assert config.run_dir is not None
+    run_dir = RunDir(config.run_dir)
+    run_dir.create(dump_config(config))
+    for stage in stages:
+        mark = stage_fingerprint(config, run_dir, stage)
+        done = run_dir.result(stage)
+        if done is not None and done.fingerprint == mark and not force:
+            say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
+            continue
+        run_stage(config, run_dir, stage, mark)
+    return run_dir
+
+
+def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str) -> StageResult:
+    """Run one stage into an empty folder."""
+    out = run_dir.open_stage(stage, mark)
+    with track(config, run_dir, out):
+        if stage == "sft":
+            result = sft.run(config, out)
+        else:
+            result = {"reward": reward, "policy": policy, "evaluate": evaluate}[stage].run(
+                config, run_dir, out
+            )
+    say(
+        f"{stage}: done in {result.seconds:.0f} s, peak {result.peak_rss_mb:.0f} MB",
+        visible=config.logging.progress,
+    )
+    return result
+
+
+def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
+    """Hash of what decides the stage's outcome: shared sections, its own, what else it reads, data, predecessors."""
+    section = getattr(config, stage)
+    before = {need: run_dir.require(need).fingerprint for need in NEEDS[stage]}
+    also = {path: _at(config, path) for path in READS.get(stage, ())}
+    shared = {name: _plain(getattr(config, name)) for name in SHARED}
+    return fingerprint(stage, shared, section.model_dump(), source_hash(section.data), before, also)
+
+
+def _at(config: Config, path: str) -> Any:
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump() if hasattr(value, "model_dump") else value

@@ -1,0 +1,138 @@
+"""What a stage reads: rows as the config names them, encoded for the model, bad rows counted."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config, DataConfig
+from pipeline.data.loaders import load
+from pipeline.data.rows import BadRows
+from pipeline.data.schema import Demonstration, Kind, Preference, Prompt
+from pipeline.data.splits import split_by_prompt
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.chat import ChatFormat, Encoded
+
+TRUNCATED_AWAY = "nothing supervised after truncation"
+EQUAL_ONCE_CUT = "chosen equals rejected after truncation"
+TOO_LONG = "prompt too long"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of one data section and the account of them that goes into the result."""
+
+    rows: list[Any]
+    bad: BadRows
+    info: dict[str, Any]
+
+    def account(self, **extra: Any) -> dict[str, Any]:
+        """Source, hash, rows read and kept, rejected rows by reason (truncation included)."""
+        rejected = sum(self.bad.counts.values())
+        return {**self.info, "rejected": rejected, "reasons": dict(self.bad.counts), **extra}
+
+
+def read(data: DataConfig, kind: Kind) -> Source:
+    """Load a data section. `part` keeps the prompts whose hash falls into its share, whatever the file's order."""
+    bad = BadRows(data.on_bad_row)
+    loaded = load(
+        data.source,
+        kind,
+        schema=data.format,
+        columns=data.columns,
+        split=data.split,
+        subset=data.subset,
+        limit=data.limit,
+        system=data.system,
+        bad_rows=bad,
+    )
+    rows = loaded.rows
+    if data.part is not None:
+        low, high = (int(bound) / 100 for bound in data.part.split("-"))
+        shares = {"before": low, "part": high - low, "after": 1 - high}
+        # The seed is fixed: the parts of several sections must fit together in every run.
+        rows = split_by_prompt(rows, {name: share for name, share in shares.items() if share > 0}, seed=0)[
+            "part"
+        ]
+    info = {"source": data.source, "format": loaded.schema, "sha256": loaded.sha256, **loaded.counts}
+    return Source(rows, bad, info | {"used": len(rows)})
+
+
+def source_hash(data: DataConfig) -> str:
+    """Hash of a data file's bytes, or the hub id, for a stage's fingerprint."""
+    path = Path(data.source)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else data.source
+
+
+def load_backbone(config: Config) -> Backbone:
+    """The frozen base as the config describes it."""
+    options = config.model.model_dump()
+    return Backbone.load(options.pop("name"), lora=config.lora.model_dump(), **options)
+
+
+def encode_demonstrations(chat: ChatFormat, source: Source, max_length: int) -> list[Encoded]:
+    """Conversations as tokens cut to `max_length`; a row with nothing left to learn is a bad row."""
+    encoded = []
+    for row in source.rows:
+        assert isinstance(row, Demonstration)
+        whole = chat.encode(row.messages)
+        cut = Encoded(whole.ids[:max_length], whole.supervised[:max_length])
+        if not any(cut.supervised):
+            detail = f"the answer begins after token {max_length}"
+            source.bad.reject(row.where, TRUNCATED_AWAY, f"{detail}; raise max_length")
+            continue
+        encoded.append(cut)
+    return encoded
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """Chosen and rejected as whole sequences, and where the prompt ends."""
+
+    chosen: list[int]
+    rejected: list[int]
+    prompt_length: int
+    margin: float
+    row: Preference
+
+
+def encode_pairs(chat: ChatFormat, source: Source, max_length: int) -> list[EncodedPair]:
+    """Pairs as tokens cut to `max_length`; pairs that the cut makes equal are bad rows."""
+    pairs = []
+    for row in source.rows:
+        assert isinstance(row, Preference)
+        prompt = chat.prompt_ids(row.prompt)
+        chosen = (prompt + chat.completion_ids(row.prompt, row.chosen))[:max_length]
+        rejected = (prompt + chat.completion_ids(row.prompt, row.rejected))[:max_length]
+        if chosen == rejected:
+            source.bad.reject(
+                row.where, EQUAL_ONCE_CUT, f"the answers agree up to token {max_length}; raise max_length"
+            )
+            continue
+        pairs.append(EncodedPair(chosen, rejected, len(prompt), row.margin, row))
+    return pairs
+
+
+def encode_prompts(
+    chat: ChatFormat, source: Source, max_length: int | None = None
+) -> list[tuple[Prompt, list[int]]]:
+    """Prompts as tokens. One that is too long is a bad row: cutting it would break the template."""
+    kept = []
+    for row in source.rows:
+        assert isinstance(row, Prompt)
+        ids = chat.prompt_ids(row.messages)
+        if max_length is not None and len(ids) > max_length:
+            source.bad.reject(
+                row.where, TOO_LONG, f"{len(ids)} tokens; raise max_prompt_length above {max_length}"
+            )
+            continue
+        kept.append((row, ids))
+    return kept
+
+
+def prompt_text(messages: Sequence[Any]) -> str:
+    """A prompt for people to read: the single user turn, or every turn with its role."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -1,0 +1,66 @@
+"""Progress bars with rates and the figures that matter, on terminals; quiet lines elsewhere."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True)
+_LINE_EVERY = 30.0  # seconds between lines when there is no terminal
+
+
+class Bar:
+    """One bar; `advance` moves it and shows figures."""
+
+    def __init__(self, title: str, total: int, progress: Progress | None, visible: bool) -> None:
+        self._title, self._total, self._progress, self._visible = title, total, progress, visible
+        self._task = progress.add_task(title, total=total, figures="") if progress is not None else None
+        self._done, self._spoke = 0, time.monotonic()
+
+    def advance(self, amount: int = 1, figures: Mapping[str, Any] | None = None) -> None:
+        """Move on by `amount`; `figures` are shown beside the bar."""
+        self._done += amount
+        text = "  ".join(f"{name} {_short(value)}" for name, value in (figures or {}).items())
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=amount, **({"figures": text} if text else {}))
+        elif self._visible and (time.monotonic() - self._spoke > _LINE_EVERY or self._done >= self._total):
+            self._spoke = time.monotonic()
+            console.print(f"{self._title} {self._done}/{self._total}  {text}", highlight=False)
+
+
+@contextmanager
+def bar(title: str, total: int, *, visible: bool = True) -> Iterator[Bar]:
+    """A progress bar for the block; without a terminal, a line every half minute and one at the end."""
+    if not (visible and console.is_terminal):
+        yield Bar(title, total, None, visible)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bar(title, total, progress, visible)
+
+
+def say(text: str, *, visible: bool = True) -> None:
+    """One line for the person who watches."""
+    if visible:
+        console.print(text, highlight=False)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,181 @@
+"""Pairwise reward models: `reward`, which the policy will climb, and `judge`, which it never sees.
+
+The pairs are split by prompt: a test part for the reported accuracy, and of the rest one half for the reward model and
+the other for the judge, so that the judge knows nothing the policy could have learned to please.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Config, RewardConfig
+from pipeline.data.splits import split_by_prompt
+from pipeline.evaluation.statistics import wilson
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.generate import generate
+from pipeline.lm.reward import Calibration, RewardModel
+from pipeline.rl.losses import pairwise_loss
+from pipeline.rundir import RunDir, StageDir, StageResult
+from pipeline.stages.fit import Task, fit
+from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, read
+from pipeline.stages.progress import bar
+
+Pairs = Sequence[EncodedPair]
+
+
+def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
+    """Train the reward model (and the judge), each starting from a copy of the SFT adapter."""
+    cfg = config.reward
+    source = read(cfg.data, "preferences")
+    backbone = load_backbone(config)
+    backbone.load_adapter("sft", run_dir.artifact("sft", "sft"))
+    parts = split_pairs(source.rows, cfg, config.seed)
+    encoded = {
+        name: encode_pairs(backbone.chat, Source(rows, source.bad, {}), cfg.max_length)
+        for name, rows in parts.items()
+    }
+    metrics: dict[str, Any] = {}
+    for offset, name in enumerate(["reward", "judge"] if cfg.judge else ["reward"]):
+        torch.manual_seed(config.seed + offset)
+        model = _train(name, backbone, encoded[name], encoded[f"{name}_validation"], config, out, metrics)
+        calibration = _calibrate(model, encoded[name], config)
+        test = encoded["test"] or encoded[f"{name}_validation"]
+        prefix = "" if name == "reward" else "judge_"
+        metrics |= {
+            f"{prefix}{key}": value for key, value in _accuracy(model, test, cfg.microbatch_size).items()
+        }
+        extra = {"role": name, "score_mean": calibration.mean, "score_std": calibration.std}
+        backbone.save_adapter(name, out.path / name, extra=extra)
+    metrics |= _length_baseline(encoded["test"] or encoded["reward_validation"])
+    metrics["test_pairs"] = len(encoded["test"])
+    counts = {name: len(pairs) for name, pairs in encoded.items()}
+    return out.finish(
+        metrics,
+        artifacts={name: name for name in ("reward", "judge") if name in backbone.adapters},
+        data={"reward": source.account(**counts)},
+        device=str(backbone.device),
+        dtype=str(backbone.dtype).removeprefix("torch."),
+    )
+
+
+def split_pairs(rows: Sequence[Any], cfg: RewardConfig, seed: int) -> dict[str, list[Any]]:
+    """Rows by use, disjoint by prompt: test, and training and validation parts for each model."""
+    names = ["reward", "judge"] if cfg.judge else ["reward"]
+    shares = {"test": cfg.test} if cfg.test > 0 else {}
+    for name in names:
+        share = (1 - cfg.test) / len(names)
+        shares[name] = share * (1 - cfg.validation)
+        shares[f"{name}_validation"] = share * cfg.validation
+    positive = {name: share for name, share in shares.items() if share > 0}
+    parts = split_by_prompt(list(rows), positive, seed=seed)
+    return {name: parts.get(name, []) for name in ["test", *shares]}
+
+
+def _train(
+    name: str,
+    backbone: Backbone,
+    train: Pairs,
+    held: Pairs,
+    config: Config,
+    out: StageDir,
+    metrics: dict[str, Any],
+) -> RewardModel:
+    """Fit one reward model; its figures go into `metrics`."""
+    cfg = config.reward
+    backbone.clone_adapter("sft", name)
+    backbone.add_head(name)
+    parameters = backbone.train_only(name)
+    model = RewardModel(backbone, name)
+    task = Task(
+        examples=train,
+        length=lambda pair: len(pair.chosen) + len(pair.rejected),
+        weight=lambda pair: 1.0,
+        loss=lambda batch: pair_loss(model, batch, cfg),
+        validate=lambda: _validation(model, held or train, cfg),
+        metric="loss",
+    )
+    best = fit(task, parameters, cfg, out, name=name, seed=config.seed, visible=config.logging.progress)
+    prefix = "" if name == "reward" else "judge_"
+    metrics |= {
+        f"{prefix}validation_accuracy": best["accuracy"],
+        f"{prefix}validation_loss": best["loss"],
+        f"{prefix}best_epoch": best["epoch"],
+        f"{prefix}steps": best["steps"],
+        f"{prefix}train_pairs": len(train),
+    }
+    return model
+
+
+def pair_loss(model: RewardModel, batch: Pairs, cfg: RewardConfig) -> Tensor:
+    """Sum over a batch of −log σ(r_chosen − r_rejected − margin) + centering·(r_c + r_r)², with gradient."""
+    scores = model.raw([pair.chosen for pair in batch] + [pair.rejected for pair in batch])
+    chosen, rejected = scores.chunk(2)
+    margin = torch.tensor([pair.margin if cfg.margins else 0.0 for pair in batch], device=scores.device)
+    return pairwise_loss(chosen, rejected, margin=margin, centering=cfg.centering).sum()
+
+
+@torch.no_grad()
+def score_pairs(model: RewardModel, pairs: Pairs, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Calibrated scores of chosen and rejected, [n] each."""
+    sequences = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    chosen, rejected = model.score_sequences(sequences, batch_size=batch_size).chunk(2)
+    return chosen, rejected
+
+
+def _validation(model: RewardModel, pairs: Pairs, cfg: RewardConfig) -> dict[str, float]:
+    chosen, rejected = score_pairs(model, pairs, 2 * cfg.microbatch_size)
+    return {
+        "loss": pairwise_loss(chosen, rejected).mean().item(),
+        "accuracy": (chosen > rejected).float().mean().item(),
+    }
+
+
+def _accuracy(model: RewardModel, pairs: Pairs, batch_size: int) -> dict[str, Any]:
+    """Share of pairs with r_chosen > r_rejected strictly (a tie is wrong), with Wilson's 95 % interval."""
+    chosen, rejected = score_pairs(model, pairs, 2 * batch_size)
+    right = (chosen > rejected).tolist()
+    low, high = wilson(sum(right), len(right))
+    figures: dict[str, Any] = {
+        "accuracy": sum(right) / len(right),
+        "accuracy_low": low,
+        "accuracy_high": high,
+    }
+    kinds: dict[str, list[bool]] = {}
+    for pair, correct in zip(pairs, right, strict=True):
+        kinds.setdefault(str(pair.row.meta.get("failure", "")), []).append(correct)
+    kinds.pop("", None)
+    return figures | {f"accuracy_by_failure.{kind}": sum(v) / len(v) for kind, v in sorted(kinds.items())}
+
+
+def _length_baseline(pairs: Pairs) -> dict[str, float]:
+    """Accuracy of the better of 'the longer wins' and 'the shorter wins', ties counted half."""
+    signs = [(len(p.chosen) > len(p.rejected)) - (len(p.chosen) < len(p.rejected)) for p in pairs]
+    longer = 0.5 + sum(signs) / (2 * len(signs))
+    return {"length_baseline": max(longer, 1 - longer), "longer_wins": longer}
+
+
+def _calibrate(model: RewardModel, train: Pairs, config: Config) -> Calibration:
+    """Mean and deviation of the raw scores of SFT samples; the model's calibration is set to them."""
+    cfg, sampling = config.reward, config.policy.sampling
+    backbone = model.backbone
+    generator = torch.Generator(backbone.device).manual_seed(config.seed)
+    prompts = [pair.chosen[: pair.prompt_length] for pair in train[: cfg.calibration_samples]]
+    sequences: list[list[int]] = []
+    with bar(f"{model.adapter} calibration", len(prompts), visible=config.logging.progress) as progress:
+        for start in range(0, len(prompts), config.evaluate.batch_size):
+            done = generate(
+                backbone,
+                "sft",
+                prompts[start : start + config.evaluate.batch_size],
+                temperature=sampling.temperature,
+                max_new_tokens=sampling.max_new_tokens,
+                generator=generator,
+            )
+            sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
+            progress.advance(len(done.prompts))
+    scores = model.score_sequences(sequences, batch_size=2 * cfg.microbatch_size)
+    std = scores.std().item() if len(scores) > 1 else 1.0
+    model.calibration = Calibration(scores.mean().item(), max(std, 1e-6))
+    return model.calibration

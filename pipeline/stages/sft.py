@@ -1,0 +1,84 @@
+"""Supervised fine-tuning: the `sft` adapter learns the assistant's tokens, the end of turn included."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.data.splits import split_by_prompt
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.chat import Encoded
+from pipeline.rundir import StageDir, StageResult
+from pipeline.stages.fit import Task, fit
+from pipeline.stages.inputs import Source, encode_demonstrations, load_backbone, read
+
+
+def run(config: Config, out: StageDir) -> StageResult:
+    """Fine-tune on demonstrations; keeps the epoch with the lowest held-out loss."""
+    cfg = config.sft
+    torch.manual_seed(config.seed)
+    source = read(cfg.data, "demonstrations")
+    backbone = load_backbone(config)
+    parts = split_by_prompt(
+        source.rows, {"train": 1 - cfg.validation, "validation": cfg.validation}, seed=config.seed
+    )
+    train, held = (
+        encode_demonstrations(backbone.chat, Source(parts[name], source.bad, {}), cfg.max_length)
+        for name in ("train", "validation")
+    )
+    backbone.add_adapter("sft")
+    parameters = backbone.train_only("sft")
+    task = Task(
+        examples=train,
+        length=lambda example: len(example.ids),
+        weight=lambda example: sum(example.supervised),
+        loss=lambda batch: nll(backbone, "sft", batch),
+        validate=lambda: {"loss": mean_nll(backbone, "sft", held or train, cfg.microbatch_size)},
+        metric="loss",
+    )
+    best = fit(task, parameters, cfg, out, name="sft", seed=config.seed, visible=config.logging.progress)
+    backbone.save_adapter("sft", out.path / "adapter", extra={"role": "sft"})
+    metrics = {
+        "loss_before": best["before"]["loss"],
+        "loss": best["loss"],
+        "best_epoch": best["epoch"],
+        "steps": best["steps"],
+        "train_rows": len(train),
+        "validation_rows": len(held),
+        "supervised_tokens": sum(sum(example.supervised) for example in train),
+        "trainable_parameters": sum(p.numel() for p in parameters),
+    }
+    return out.finish(
+        metrics,
+        artifacts={"sft": "adapter"},
+        data={"sft": source.account(train=len(train), validation=len(held))},
+        device=str(backbone.device),
+        dtype=str(backbone.dtype).removeprefix("torch."),
+    )
+
+
+def nll(backbone: Backbone, adapter: str | None, batch: Sequence[Encoded]) -> Tensor:
+    """Sum of −log π over the supervised tokens of a batch, with gradient. Nats."""
+    ids = backbone.pad([example.ids for example in batch])
+    taught = [
+        (b, i)
+        for b, example in enumerate(batch)
+        for i, flag in enumerate(example.supervised)
+        if flag and i > 0
+    ]
+    rows, columns = torch.tensor(taught, device=ids.device).T
+    hidden = backbone.hidden(adapter, ids)[rows, columns - 1]  # position i − 1 predicts token i
+    return -backbone.logprobs(hidden, ids[rows, columns]).logprobs.sum()
+
+
+@torch.no_grad()
+def mean_nll(backbone: Backbone, adapter: str | None, examples: Sequence[Encoded], batch_size: int) -> float:
+    """Mean −log π per supervised token. Nats."""
+    ordered: list[Any] = sorted(examples, key=lambda example: -len(example.ids))
+    total = sum(
+        nll(backbone, adapter, ordered[start : start + batch_size]).item()
+        for start in range(0, len(ordered), batch_size)
+    )
+    return total / sum(sum(example.supervised) for example in examples)
