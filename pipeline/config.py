@@ -213,6 +213,7 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     run_dir: str | None = Field(None, description="default runs/<the config file's name>")
+    data_dir: str = Field(".", description="where relative data files are looked for after the working directory")
     model: ModelConfig
     lora: LoraSection = LoraSection()
     sft: SftConfig
@@ -230,7 +231,7 @@ class _Loader(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 raise ConfigError(f"{key!r} stands twice in one mapping{node.start_mark}")
-        return super().construct_mapping(node, deep)
+        return dict(super().construct_mapping(node, deep))
 
 
 _Loader.add_implicit_resolver(
@@ -334,4 +335,4 @@ def _fields_at(path: list[str]) -> list[str]:
 
 def dump_config(config: Config) -> str:
     """The resolved config as YAML, in the order of the declaration."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True))

@@ -95,7 +95,7 @@ class Backbone(nn.Module):
             options["device_map"] = {"": where}
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-            base = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
+            base: Any = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         except (OSError, ConnectionError) as error:
             raise ModelError(_unreachable(name, error)) from None
         chat = ChatFormat(tokenizer, template=chat_template, stop_ids=_stop_ids(base))
@@ -207,7 +207,7 @@ class Backbone(nn.Module):
         self._activate(None)
 
     def _peft_load(self, name: str, weights: dict[str, Tensor]) -> None:
-        outcome = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
+        outcome: Any = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
         if outcome.unexpected_keys:
             raise ModelError(f"adapter {name!r} doesn't fit this base: {outcome.unexpected_keys[:2]} …")
 

@@ -1,7 +1,7 @@
 """Sampling with a KV cache: the pure softmax at one temperature, finished rows leave the batch.
 
-Only the last position's logits exist at any time, [b,V] a step. The log-probability of each drawn token is kept, so that
-nobody has to recompute the behaviour policy afterwards.
+Only the last position's logits exist at any time, [b,V] a step. The log-probability of each drawn token is
+kept, so that nobody has to recompute the behaviour policy afterwards.
 """
 
 from collections.abc import Sequence

@@ -23,6 +23,7 @@ class LanguagePolicy:
             hidden states, half the cost and another algorithm: value gradients reach the policy's adapter.
         temperature: τ of every log-probability.
         entropy_gradient: let the entropy carry gradient (an entropy bonus needs it).
+        batch_size: rows per pass without gradient.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class LanguagePolicy:
         critic: Critic | None = None,
         temperature: float = 1.0,
         entropy_gradient: bool = False,
+        batch_size: int = 16,
     ) -> None:
         self.backbone, self.adapter, self.critic = backbone, adapter, critic
         self.temperature, self.entropy_gradient = temperature, entropy_gradient
+        self.batch_size = batch_size
         if critic == "shared_trunk" and adapter not in backbone.heads:
             backbone.add_head(adapter)
 
@@ -159,10 +162,10 @@ def rollout_logprobs(
 
 
 @torch.no_grad()
-def rollout_values(policy: LanguagePolicy, rollout: Rollout, *, batch_size: int) -> Tensor:
+def rollout_values(policy: LanguagePolicy, rollout: Rollout) -> Tensor:
     """V(s_t) of a rollout's states [B,T], without gradient."""
     values = torch.zeros_like(rollout.logprobs)
-    for rows in by_length(rollout, batch_size):
+    for rows in by_length(rollout, policy.batch_size):
         part = rollout.select(rows)
         longest = int(part.lengths.max())
         values[rows, :longest] = policy.values(part.context, part.actions[:, :longest])

@@ -1,9 +1,6 @@
 """The reward model: an adapter with a scalar head, read at the last real token."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,36 +10,16 @@ from pipeline.lm.policy import by_length
 from pipeline.rl.rollout import Rollout
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Raw scores are shifted and scaled so that samples of the SFT policy score mean 0, deviation 1."""
-
-    mean: float = 0.0
-    std: float = 1.0
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Calibration":
-        """Read from an adapter folder's role.json."""
-        role = json.loads((Path(folder) / "role.json").read_text(encoding="utf-8"))
-        return cls(mean=role["score_mean"], std=role["score_std"])
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        return (scores - self.mean) / self.std
-
-
 class RewardModel:
     """Scores prompt + completion sequences under one adapter of the backbone."""
 
-    def __init__(
-        self, backbone: Backbone, adapter: str = "reward", calibration: Calibration | None = None
-    ) -> None:
+    def __init__(self, backbone: Backbone, adapter: str = "reward") -> None:
         if adapter not in backbone.heads:
             raise ValueError(f"adapter {adapter!r} has no scalar head; load a reward adapter's folder")
         self.backbone, self.adapter = backbone, adapter
-        self.calibration = calibration if calibration is not None else Calibration()
 
-    def raw(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """Uncalibrated scores [b] of token sequences, with gradient.
+    def scores(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """Scores [b] of token sequences, with gradient.
 
         The score is the head's value at the last real token, found by length, never by `token == pad`.
         """
@@ -55,22 +32,30 @@ class RewardModel:
         )
 
     @torch.no_grad()
+    def standardise(self, mean: float, std: float) -> None:
+        """Fold r ← (r − mean)/std into the head, so that every reader of the adapter sees the same scale."""
+        head = self.backbone.heads[self.adapter]
+        head.bias.sub_(mean)
+        head.weight.div_(std)
+        head.bias.div_(std)
+
+    @torch.no_grad()
     def score_sequences(self, sequences: Sequence[Sequence[int]], *, batch_size: int = 16) -> Tensor:
-        """Calibrated scores [B] without gradient, in batches of similar length; the order is the input's."""
+        """Scores [B] without gradient, in batches of similar length; the order is the input's."""
         order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
         scores = torch.zeros(len(sequences), device=self.backbone.device)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            scores[rows] = self.raw([sequences[i] for i in rows])
-        return self.calibration(scores)
+            scores[rows] = self.scores([sequences[i] for i in rows])
+        return scores
 
     @torch.no_grad()
     def score(self, rollout: Rollout, *, batch_size: int = 16) -> Tensor:
-        """Calibrated scores [B] of a rollout's completions, without gradient."""
+        """Scores [B] of a rollout's completions, without gradient."""
         scores = torch.zeros(len(rollout), device=rollout.actions.device)
         for rows in by_length(rollout, batch_size):
-            scores[rows] = self.raw([sequence_ids(rollout, int(row)) for row in rows])
-        return self.calibration(scores)
+            scores[rows] = self.scores([sequence_ids(rollout, int(row)) for row in rows])
+        return scores
 
 
 def sequence_ids(rollout: Rollout, row: int) -> list[int]:

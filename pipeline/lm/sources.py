@@ -101,8 +101,8 @@ def _dequantise(gguf: Path, target: Path) -> None:
     # The weights are plain floats now; the note that they came from a GGUF would forbid saving them.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
+    model.hf_quantizer = None  # type: ignore[assignment]
+    model.is_quantized = False  # type: ignore[assignment]
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 

@@ -1,12 +1,12 @@
 """The kinds of chart in the report. Each function draws one and returns its SVG."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.report.svg import COLORS, PHASES, RAMP, canvas
+from pipeline.report.svg import COLORS, PHASES, RAMP, ROUND, canvas
 from pipeline.report.wording import number
 
 SMOOTH_FROM = 20  # a running mean is drawn through more points than this
@@ -16,12 +16,13 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its label, the name of its colour, its points. `measured` points are few and drawn as dots."""
+    """One line. `measured` points are few and drawn as dots; `exact` ones need no smoothing."""
 
     label: str
     color: str
     points: Points
     measured: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,22 @@ class Whisker:
     high: float | None = None
 
 
+@dataclass(frozen=True)
+class Bars:
+    """One bar in every group: label, name of the colour, and a share for each group, None where there is none."""
+
+    label: str
+    color: str
+    values: Sequence[float | None]
+
+
 def running_mean(points: Points) -> list[tuple[float, float]]:
-    """Centred mean over about a tenth of the points; shorter windows at the ends, so that nothing is made up."""
+    """Centred mean over about a tenth of the points; the ends, where the window would be cut, have none."""
     half = max(2, len(points) // 20)
-    smooth = []
-    for i, (x, _) in enumerate(points):
-        reach = min(half, i, len(points) - 1 - i)
-        window = [y for _, y in points[i - reach : i + reach + 1]]
-        smooth.append((x, sum(window) / len(window)))
-    return smooth
+    values = [y for _, y in points]
+    return [
+        (points[i][0], sum(values[i - half : i + half + 1]) / (2 * half + 1)) for i in range(half, len(points) - half)
+    ]
 
 
 def lines(
@@ -80,7 +88,8 @@ def lines(
         axes.set_xlabel("step")
         if share:
             _percent_axis(axes.yaxis)
-        if floor is not None and min(y for line in series for _, y in line.points) < floor:
+        values = [y for line in series for _, y in line.points]
+        if floor is not None and min(values) < floor < max(values):
             axes.set_ylim(bottom=floor)
         if len(series) > 1:
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1.02), ncols=len(series))
@@ -92,7 +101,7 @@ def _draw(axes: Any, line: Line) -> None:
     x, y = zip(*points, strict=True)
     if line.measured:
         axes.plot(x, y, color=color, linewidth=1.4, marker="o", markersize=4.5, label=line.label)
-    elif len(points) > SMOOTH_FROM:
+    elif len(points) > SMOOTH_FROM and not line.exact:
         axes.plot(x, y, color=color, linewidth=0.7, alpha=0.5)
         axes.plot(*zip(*running_mean(points), strict=True), color=color, linewidth=2, label=line.label)
     else:
@@ -120,14 +129,19 @@ def frontier(name: str, path: Points, steps: Sequence[float], marks: Sequence[Ma
     """Score against √KL, one dot a step from early to late, with systems from the evaluation as diamonds."""
     alt = f"Scatter plot of score against the square root of KL over {len(path)} steps: " + "; ".join(
         f"{label} at {_brief(x)}, {_brief(y)}"
-        for label, (x, y) in [("first step", path[0]), ("last step", path[-1]), *((m.label, (m.x, m.y)) for m in marks)]
+        for label, (x, y) in [
+            ("first step", path[0]),
+            ("last step", path[-1]),
+            *((m.label, (m.x, m.y)) for m in marks),
+        ]
     )
-    with canvas(name, alt, height=220) as drawing:
+    with canvas(name, alt) as drawing:
         axes = drawing.axes
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.plot(*zip(*path, strict=True), color=COLORS["grid"], linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
         colors = [RAMP[i * len(RAMP) // len(path)] for i in range(len(path))]
-        axes.scatter(*zip(*path, strict=True), c=colors, s=18, zorder=3)
+        x, y = zip(*path, strict=True)
+        axes.plot(x, y, color=COLORS["grid"], linewidth=1)
+        axes.scatter(x, y, c=colors, s=18, zorder=3)
         for i in sorted({0, len(path) - 1}):
             axes.annotate(f"step {steps[i]:.0f}", path[i], (6, -11), textcoords="offset points", fontsize=9)
         for mark in marks:
@@ -139,10 +153,10 @@ def frontier(name: str, path: Points, steps: Sequence[float], marks: Sequence[Ma
     return drawing.svg
 
 
-def stacked(name: str, steps: Sequence[float], phases: dict[str, Sequence[float]], unit: str) -> str:
+def stacked(name: str, steps: Sequence[float], phases: Mapping[str, Sequence[float]], unit: str) -> str:
     """Bars over steps, made of phases."""
     means = "; ".join(f"{phase}: {_brief(sum(v) / len(v))} on average" for phase, v in phases.items())
-    with canvas(name, f"Stacked bars over {len(steps)} steps. {means}.", height=210) as drawing:
+    with canvas(name, f"Stacked bars over {len(steps)} steps. {means}.") as drawing:
         axes = drawing.axes
         below = [0.0] * len(steps)
         for color, (phase, values) in zip(PHASES, phases.items(), strict=False):
@@ -153,7 +167,11 @@ def stacked(name: str, steps: Sequence[float], phases: dict[str, Sequence[float]
         axes.set_title(unit)
         axes.set_xlabel("step")
         axes.set_ylim(bottom=0)
-        drawing.figure.legend(loc="outside lower center", ncols=min(5, len(phases)))
+        handles, labels = axes.get_legend_handles_labels()
+        rows = [i for column in range(3) for i in range(column, len(labels), 3)]  # legends are filled by column
+        drawing.figure.legend(
+            [handles[i] for i in rows], [labels[i] for i in rows], loc="outside lower center", ncols=3
+        )
     return drawing.svg
 
 
@@ -178,37 +196,39 @@ def whiskers(name: str, rows: Sequence[Whisker], *, level: float, title: str) ->
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params(axis="y", labelcolor=COLORS["ink"])
         axes.set_xlim(-0.02, 1.02)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        _percent_axis(axes.xaxis)
     return drawing.svg
 
 
-def bars(name: str, groups: Sequence[str], series: Sequence[tuple[str, str, Sequence[float | None]]], title: str) -> str:
-    """Horizontal bars of shares: one group a row, one bar for each (label, colour, values). Dashed line at one half."""
-    spoken = "; ".join(
-        f"{group}: " + ", ".join(f"{label} {100 * v[i]:.0f} %" for label, _, v in series if v[i] is not None)  # type: ignore[operator]
-        for i, group in enumerate(groups)
-    )
+def bars(name: str, groups: Sequence[str], series: Sequence[Bars], title: str) -> str:
+    """Horizontal bars of shares: one group a row, one bar for each of the series. Dashed line at one half."""
+    spoken = "; ".join(_spoken_group(i, group, series) for i, group in enumerate(groups))
     thick = 0.78 / len(series)
     with canvas(name, f"{title}. {spoken}.", height=52 + (12 + 12 * len(series)) * len(groups)) as drawing:
         axes = drawing.axes
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
-        for offset, (label, color, values) in enumerate(series):
-            places = [i + (offset - (len(series) - 1) / 2) * thick for i, v in enumerate(values) if v is not None]
-            known = [v for v in values if v is not None]
-            axes.barh(places, known, height=thick * 0.86, color=COLORS[color], label=label)
+        for offset, bar in enumerate(series):
+            places = [i + (offset - (len(series) - 1) / 2) * thick for i, v in enumerate(bar.values) if v is not None]
+            known = [v for v in bar.values if v is not None]
+            axes.barh(places, known, height=thick * 0.86, color=COLORS[bar.color], label=bar.label)
         axes.axvline(0.5, color=COLORS["muted"], linewidth=1.2, linestyle=(0, (3, 3)))
         axes.set_yticks(range(len(groups)), groups)
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.tick_params(axis="y", labelcolor=COLORS["ink"])
         axes.set_xlim(0, 1.02)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        _percent_axis(axes.xaxis)
         if len(series) > 1:
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1.01), ncols=len(series))
     return drawing.svg
 
 
+def _spoken_group(place: int, group: str, series: Sequence[Bars]) -> str:
+    values = [(bar.label, bar.values[place]) for bar in series]
+    return f"{group}: " + ", ".join(f"{label} {number(100 * v, 0)} %" for label, v in values if v is not None)
+
+
 def _percent_axis(axis: Any) -> None:
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g} %".replace("-", "−")))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.charts import Line, Mark, Whisker, bars, frontier, lines, stacked, whiskers
+from pipeline.report.charts import Bars, Line, Mark, Whisker, bars, frontier, lines, stacked, whiskers
 from pipeline.report.headline import Comparison
 from pipeline.report.load import Run, Stage
 from pipeline.report.wording import system_name
@@ -31,28 +31,30 @@ class Curve:
     level: float | None = None
     floor: float | None = None
     color: str = "policy"
+    exact: bool = False
 
 
+SCORE, NATS, TOKEN = "SFT standard deviations", "nats per answer", "nats per token"
 POLICY = (
-    Curve("objective/score", "Reward score", "SFT standard deviations", "Rises, then levels off; 0 is SFT's mean.", level=0.0),
-    Curve("objective/kl", "KL from SFT", "nats per answer", "Grows slowly. A jump means the reward is being gamed."),
+    Curve("objective/score", "Reward score", SCORE, "Rises, then levels off; 0 is SFT's mean.", level=0.0),
+    Curve("objective/kl", "KL from SFT", NATS, "Grows slowly. A jump means the reward is being gamed."),
     Curve("objective/tokens", "Answer length", "tokens per answer", "Steady. A drift says that length is rewarded."),
-    Curve("objective/eos_rate", "Answers that end by themselves", "", "Stays high; the rest hits the limit.", share=True),
-    Curve("policy/entropy", "Entropy", "nats per token", "Falls gently. A collapse means one answer for everything."),
-    Curve("policy/clip_fraction", "Clipped tokens", "", "A few percent; much more, and the steps are too large.", share=True),
-    Curve("policy/approx_kl", "KL of one update", "nats per token", "Small and steady, around 0.01 or less."),
-    Curve("policy/ratio_max", "Largest probability ratio", "new ÷ old", "Near 1. Peaks are tokens that moved a lot.", level=1.0),
+    Curve("objective/eos_rate", "Ends by itself", "answers", "Stays high; the others hit the limit.", share=True),
+    Curve("policy/entropy", "Entropy", TOKEN, "Falls gently. A collapse means one answer for everything."),
+    Curve("policy/clip_fraction", "Clip fraction", "tokens", "A few percent; if more, steps are large.", share=True),
+    Curve("policy/approx_kl", "Approximate KL of an update", TOKEN, "Small and steady, around 0.01 or less."),
+    Curve("policy/ratio_max", "Largest ratio", "new ÷ old", "Near 1; peaks are tokens that moved a lot.", level=1.0),
     Curve("value/loss", "Critic's loss", "squared error", "Falls in the first steps, then stays low.", color="judge"),
     Curve(
-        *("value/explained_variance", "Explained variance of the critic", "share of the returns' variance"),
-        look="Rises from below 0 towards 1; at 0 the critic is no help. Cut off below −1.",
+        *("value/explained_variance", "Explained variance", "share of the returns' variance"),
+        look="Rises towards 1; at 0 the critic is no help.",
         level=0.0,
         floor=-1.0,
         color="judge",
     ),
-    Curve("objective/equal_groups", "Groups without a signal", "", "Groups whose scores are all equal.", share=True),
+    Curve("objective/equal_groups", "Equal groups", "groups", "All scores equal: nothing to learn.", share=True),
     Curve("policy/grad_norm", "Gradient norm", "before clipping", "No growing peaks."),
-    Curve("policy/learning_rate", "Learning rate", "", "The schedule, as it was used."),
+    Curve("policy/learning_rate", "Learning rate", "", "The schedule, as it was used.", exact=True),
 )
 
 
@@ -67,11 +69,14 @@ def supervised(stage: Stage) -> list[Chart]:
             pair = [Line("training", "muted", train), Line("held out", name, held, measured=True)]
             level = None if name == "sft" else math.log(2)
             coin = "" if name == "sft" else " Dashed: a coin, ln 2."
-            look = f"Held out falls, too; when it turns up, training has gone on too long.{coin}"
+            look = f"Held out falls, too; when it turns up, it is enough.{coin}"
             charts.append(Chart(title, look, lines(f"{name}-loss", pair, units[name], level=level)))
-    accuracy = [Line(n, n, stage.series(f"{n}/validation_accuracy"), measured=True) for n in ("reward", "judge")]
+    accuracy = [
+        Line(label, name, stage.series(f"{name}/validation_accuracy"), measured=True)
+        for name, label in (("reward", "reward model"), ("judge", "judge"))
+    ]
     if any(line.points for line in accuracy):
-        look = "Held-out pairs, measured after each epoch. Dashed: a coin."
+        look = "Measured after each epoch. Dashed: a coin."
         svg = lines("held-out-accuracy", accuracy, "right pairs", share=True, level=0.5)
         charts.append(Chart("Held-out accuracy", look, svg))
     return charts
@@ -83,9 +88,9 @@ def policy(run: Run) -> list[Chart]:
     charts = []
     for curve in POLICY:
         points = stage.series(curve.key)
-        if points:
+        if points and (curve.key != "objective/equal_groups" or any(share for _, share in points)):
             name = curve.key.replace("/", "-").replace("_", "-")
-            line = [Line(curve.title, curve.color, points)]
+            line = [Line(curve.title, curve.color, points, exact=curve.exact)]
             svg = lines(name, line, curve.unit, share=curve.share, level=curve.level, floor=curve.floor)
             charts.append(Chart(curve.title, curve.look, svg))
     charts[2:2] = _frontier(run)
@@ -98,7 +103,7 @@ def _frontier(run: Run) -> list[Chart]:
         return []
     path = [(math.sqrt(max(0.0, row["objective/kl"])), row["objective/score"]) for row in rows]
     svg = frontier("frontier", path, [row["step"] for row in rows], systems_on_the_frontier(run))
-    look = "What a nat buys: up and to the left is better. Diamonds: the systems of the evaluation, on its prompts."
+    look = "Up and to the left is better. Diamonds: the evaluation's systems."
     return [Chart("Score against distance", look, svg)]
 
 
@@ -108,7 +113,11 @@ def systems_on_the_frontier(run: Run) -> list[Mark]:
     if (run.config.get("evaluate") or {}).get("sampling"):
         return []  # sampled otherwise than in training: another distribution, so no place on this plane
     n = metrics.get("best_of", 0)
-    distances = {"sft": 0.0, "policy": metrics.get("kl"), "best_of_n": math.log(n) - (n - 1) / n if n > 1 else None}
+    distances = {
+        "sft": 0.0,
+        "policy": metrics.get("kl"),
+        "best_of_n": math.log(n) - (n - 1) / n if n > 1 else None,
+    }
     for system, kl in distances.items():
         score = metrics.get(f"reward_score.{system}")
         if kl is not None and score is not None:
@@ -145,7 +154,7 @@ def failures(stage: Stage) -> Chart | None:
     if not kinds:
         return None
     series = [
-        (label, color, [metrics.get(f"{prefix}{key}{kind}") for kind in kinds])
+        Bars(label, color, [metrics.get(f"{prefix}{key}{kind}") for kind in kinds])
         for label, color, prefix in (("reward model", "reward", ""), ("judge", "judge", "judge_"))
         if any(f"{prefix}{key}{kind}" in metrics for kind in kinds)
     ]

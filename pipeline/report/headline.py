@@ -32,15 +32,16 @@ class Comparison:
 
 def comparisons(metrics: dict[str, Any]) -> list[Comparison]:
     """All comparisons of an evaluation, in its own order."""
-    prefix, suffix = "win_rate.", "_n"
+    prefix, suffix = "win_rate.", "_wins"
     pairs = [key[len(prefix) : -len(suffix)] for key in metrics if key.startswith(prefix) and key.endswith(suffix)]
-    parts = ("", "_low", "_high", "_wins", "_ties", "_losses", "_n")
-    found = []
-    for pair in pairs:
-        keys = [f"{prefix}{pair}{part}" for part in parts]
-        if "_vs_" in pair and all(key in metrics for key in keys):
-            found.append(Comparison(*pair.split("_vs_", 1), *(metrics[key] for key in keys)))
-    return found
+    return [_comparison(metrics, pair) for pair in pairs if "_vs_" in pair]
+
+
+def _comparison(metrics: dict[str, Any], pair: str) -> Comparison:
+    a, b = pair.split("_vs_", 1)
+    keys = ("", "_low", "_high", "_wins", "_ties", "_losses", "_n")
+    rate, low, high, wins, ties, losses, n = (metrics[f"win_rate.{pair}{key}"] for key in keys)
+    return Comparison(a, b, rate, low, high, wins, ties, losses, n)
 
 
 def compared(run: Run, a: str, b: str) -> Comparison | None:
@@ -57,7 +58,7 @@ def headline(run: Run) -> str:
     first = {
         "better": f"The policy beats SFT on {shown}",
         "worse": f"The policy is worse than SFT: it wins on {shown}",
-        "open": f"Nothing is shown: the policy beats SFT on {shown}, and that interval includes 50{NARROW}%",
+        "open": f"Nothing is shown: the policy wins on {shown} against SFT, and the interval includes 50{NARROW}%",
     }[main.verdict]
     metrics = run["evaluate"].metrics
     parts = [first]
@@ -127,7 +128,7 @@ def _judge(run: Run) -> list[str]:
     metrics, reward = run["evaluate"].metrics, run["reward"].metrics
     found = []
     if metrics.get("judge") == "reward":
-        found.append("The judge is the reward model that the policy was trained on, so the win rates flatter the policy.")
+        found.append("The judge is the reward model that the policy was trained on, so the win rates flatter it.")
     prefix = "judge_" if metrics.get("judge") == "judge" else ""
     low = reward.get(f"{prefix}accuracy_low")
     if metrics and low is not None and low <= 0.5:
@@ -151,7 +152,8 @@ def _reward(run: Run) -> list[str]:
 
 
 def _accuracy(metrics: dict[str, Any], prefix: str) -> str:
-    return interval(*(metrics[f"{prefix}accuracy{part}"] for part in ("", "_low", "_high")), digits=1)
+    rate, low, high = (metrics[f"{prefix}accuracy{part}"] for part in ("", "_low", "_high"))
+    return interval(rate, low, high, digits=1)
 
 
 def _stopping(run: Run) -> list[str]:

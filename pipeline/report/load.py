@@ -96,7 +96,9 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{path.parent} has no config.yaml, so it isn't a run folder; `align run CONFIG` makes one") from None
+        raise RunError(
+            f"{path.parent} has no config.yaml, so it is no run folder; `align run CONFIG` makes one"
+        ) from None
     except (OSError, ValueError, yaml.YAMLError):
         raise RunError(f"{path} can't be read; repeat `align run CONFIG`, which writes it again") from None
     if not isinstance(config, dict):

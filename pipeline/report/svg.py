@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from matplotlib.axes import Axes
 
 # Colours stand for CSS variables: drawn with a placeholder, exchanged in the SVG, so that light and dark both work.
 _ROLES = (
@@ -22,7 +22,8 @@ RAMP = [COLORS[f"ramp-{i}"] for i in range(8)]
 PHASES = [COLORS[f"phase-{i}"] for i in range(1, 7)]
 
 WIDTH = 340.0  # points; a chart is shown at about one pixel a point, so that its text has the page's size
-STYLE = {
+ROUND = [1, 2, 2.5, 5, 10]  # distances between ticks, times a power of ten
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "text.parse_math": False,
@@ -73,11 +74,15 @@ class Canvas:
 def canvas(name: str, alt: str, *, height: float = 190.0) -> Iterator[Canvas]:
     """Axes to draw on; on leaving, the canvas holds the finished SVG. `name` is unique on the page."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
         drawing = Canvas(figure, figure.subplots())
-        drawing.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        drawing.axes.yaxis.set_major_locator(MaxNLocator(5))
+        drawing.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=ROUND))
+        drawing.axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND, min_n_ticks=3))
         yield drawing
+        # Laid out once by hand: savefig would draw the whole figure another time to find the same places.
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawing.svg = inline(buffer.getvalue(), name, alt)
@@ -87,7 +92,8 @@ def inline(svg: str, name: str, alt: str) -> str:
     """The SVG element alone, made fit to stand inside an HTML page."""
     viewbox = re.search(r'viewBox="([^"]+)"', svg)
     body = re.search(r"<svg[^>]*>(.*)</svg>", svg, re.S)
-    assert viewbox and body, "matplotlib wrote no SVG"
+    assert viewbox, "matplotlib wrote no SVG"
+    assert body, "matplotlib wrote no SVG"
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body[1], flags=re.S)
     text = re.sub(r"font(-family)?: [^;\"]*'DejaVu Sans'[^;\"]*", _font, text)
     text = text.replace("xlink:href", "href")
@@ -97,7 +103,7 @@ def inline(svg: str, name: str, alt: str) -> str:
     text = re.sub(r"\s*\n\s*", " ", text)
     for role, color in COLORS.items():
         text = text.replace(color, f"var(--{role})")
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), text)
     return f'<svg class="chart" role="img" aria-label="{_attribute(alt)}" viewBox="{viewbox[1]}">{text}</svg>'
 
 
@@ -109,8 +115,3 @@ def _font(match: re.Match[str]) -> str:
 
 def _attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def plain(values: Any) -> list[float]:
-    """Numbers as floats, for matplotlib."""
-    return [float(value) for value in values]

@@ -65,7 +65,7 @@ def count(value: float | None) -> str:
 
 
 def local_paths_shortened(value: Any) -> Any:
-    """The same structure with absolute paths cut to their last part: a report is passed on, a home folder needn't be."""
+    """The same structure with absolute paths cut to their last part: reports are passed on."""
     if isinstance(value, dict):
         return {key: local_paths_shortened(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -63,7 +63,7 @@ def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
     before = {need: run_dir.require(need).fingerprint for need in NEEDS[stage]}
     also = {path: _at(config, path) for path in READS.get(stage, ())}
     shared = {name: _plain(getattr(config, name)) for name in SHARED}
-    return fingerprint(stage, shared, section.model_dump(), source_hash(section.data), before, also)
+    return fingerprint(stage, shared, section.model_dump(), source_hash(config, section.data), before, also)
 
 
 def _at(config: Config, path: str) -> Any:

@@ -13,7 +13,7 @@ from pipeline.evaluation.statistics import detectable
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import Completions, generate
 from pipeline.lm.policy import rollout_logprobs, to_rollout
-from pipeline.lm.reward import Calibration, RewardModel
+from pipeline.lm.reward import RewardModel
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.inputs import encode_prompts, load_backbone, prompt_text, read
@@ -32,7 +32,7 @@ PAIRS = (
 def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     """Sample, judge, compare."""
     cfg = config.evaluate
-    source = read(cfg.data, "prompts")
+    source = read(config, cfg.data, "prompts")
     backbone = load_backbone(config)
     for stage, name in (("sft", "sft"), ("policy", "policy"), ("reward", "reward")):
         backbone.load_adapter(name, run_dir.artifact(stage, name))
@@ -41,10 +41,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
         backbone.load_adapter("judge", run_dir.artifact("reward", "judge"))
     batch = 2 * config.reward.microbatch_size
     reward, judge = (
-        RewardModelJudge(
-            RewardModel(backbone, name, Calibration.load(run_dir.artifact("reward", name))), batch_size=batch
-        )
-        for name in ("reward", judge_name)
+        RewardModelJudge(RewardModel(backbone, name), batch_size=batch) for name in ("reward", judge_name)
     )
     encoded = encode_prompts(backbone.chat, source)
     prompts = [ids for _, ids in encoded]
@@ -151,7 +148,7 @@ def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Co
 
 def demonstrations(config: Config) -> list[str]:
     """Completions of the SFT data: what the manner was meant to sound like."""
-    rows = read(config.sft.data, "demonstrations").rows
+    rows = read(config, config.sft.data, "demonstrations").rows
     return [row.completion for row in rows if isinstance(row, Demonstration)]
 
 

@@ -1,12 +1,12 @@
 """What a stage reads: rows as the config names them, encoded for the model, bad rows counted."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, DataConfig
+from pipeline.data.files import file_sha256
 from pipeline.data.loaders import load
 from pipeline.data.rows import BadRows
 from pipeline.data.schema import Demonstration, Kind, Preference, Prompt
@@ -33,7 +33,7 @@ class Source:
         return {**self.info, "rejected": rejected, "reasons": dict(self.bad.counts), **extra}
 
 
-def read(data: DataConfig, kind: Kind) -> Source:
+def read(config: Config, data: DataConfig, kind: Kind) -> Source:
     """Load a data section. `part` keeps the prompts whose hash falls into its share, whatever the file's order."""
     bad = BadRows(data.on_bad_row)
     loaded = load(
@@ -45,6 +45,7 @@ def read(data: DataConfig, kind: Kind) -> Source:
         subset=data.subset,
         limit=data.limit,
         system=data.system,
+        base_dir=Path(config.data_dir),
         bad_rows=bad,
     )
     rows = loaded.rows
@@ -59,10 +60,12 @@ def read(data: DataConfig, kind: Kind) -> Source:
     return Source(rows, bad, info | {"used": len(rows)})
 
 
-def source_hash(data: DataConfig) -> str:
+def source_hash(config: Config, data: DataConfig) -> str:
     """Hash of a data file's bytes, or the hub id, for a stage's fingerprint."""
-    path = Path(data.source)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else data.source
+    for path in (Path(data.source), Path(config.data_dir) / data.source):
+        if path.is_file():
+            return file_sha256(path)
+    return data.source
 
 
 def load_backbone(config: Config) -> Backbone:

@@ -25,6 +25,7 @@ class Bar:
     def __init__(self, title: str, total: int, progress: Progress | None, visible: bool) -> None:
         self._title, self._total, self._progress, self._visible = title, total, progress, visible
         self._task = progress.add_task(title, total=total, figures="") if progress is not None else None
+        self._figures = ""
         self._done, self._spoke = 0, time.monotonic()
 
     def advance(self, amount: int = 1, figures: Mapping[str, Any] | None = None) -> None:
@@ -32,7 +33,8 @@ class Bar:
         self._done += amount
         text = "  ".join(f"{name} {_short(value)}" for name, value in (figures or {}).items())
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=amount, **({"figures": text} if text else {}))
+            self._figures = text or self._figures
+            self._progress.update(self._task, advance=amount, figures=self._figures)
         elif self._visible and (time.monotonic() - self._spoke > _LINE_EVERY or self._done >= self._total):
             self._spoke = time.monotonic()
             console.print(f"{self._title} {self._done}/{self._total}  {text}", highlight=False)

@@ -15,7 +15,7 @@ from pipeline.data.splits import split_by_prompt
 from pipeline.evaluation.statistics import wilson
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
-from pipeline.lm.reward import Calibration, RewardModel
+from pipeline.lm.reward import RewardModel
 from pipeline.rl.losses import pairwise_loss
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.fit import Task, fit
@@ -28,7 +28,7 @@ Pairs = Sequence[EncodedPair]
 def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     """Train the reward model (and the judge), each starting from a copy of the SFT adapter."""
     cfg = config.reward
-    source = read(cfg.data, "preferences")
+    source = read(config, cfg.data, "preferences")
     backbone = load_backbone(config)
     backbone.load_adapter("sft", run_dir.artifact("sft", "sft"))
     parts = split_pairs(source.rows, cfg, config.seed)
@@ -40,14 +40,13 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     for offset, name in enumerate(["reward", "judge"] if cfg.judge else ["reward"]):
         torch.manual_seed(config.seed + offset)
         model = _train(name, backbone, encoded[name], encoded[f"{name}_validation"], config, out, metrics)
-        calibration = _calibrate(model, encoded[name], config)
+        statistics = _standardise(model, encoded[name], config)
         test = encoded["test"] or encoded[f"{name}_validation"]
         prefix = "" if name == "reward" else "judge_"
         metrics |= {
             f"{prefix}{key}": value for key, value in _accuracy(model, test, cfg.microbatch_size).items()
         }
-        extra = {"role": name, "score_mean": calibration.mean, "score_std": calibration.std}
-        backbone.save_adapter(name, out.path / name, extra=extra)
+        backbone.save_adapter(name, out.path / name, extra={"role": name} | statistics)
     metrics |= _length_baseline(encoded["test"] or encoded["reward_validation"])
     metrics["test_pairs"] = len(encoded["test"])
     counts = {name: len(pairs) for name, pairs in encoded.items()}
@@ -110,7 +109,7 @@ def _train(
 
 def pair_loss(model: RewardModel, batch: Pairs, cfg: RewardConfig) -> Tensor:
     """Sum over a batch of −log σ(r_chosen − r_rejected − margin) + centering·(r_c + r_r)², with gradient."""
-    scores = model.raw([pair.chosen for pair in batch] + [pair.rejected for pair in batch])
+    scores = model.scores([pair.chosen for pair in batch] + [pair.rejected for pair in batch])
     chosen, rejected = scores.chunk(2)
     margin = torch.tensor([pair.margin if cfg.margins else 0.0 for pair in batch], device=scores.device)
     return pairwise_loss(chosen, rejected, margin=margin, centering=cfg.centering).sum()
@@ -118,7 +117,7 @@ def pair_loss(model: RewardModel, batch: Pairs, cfg: RewardConfig) -> Tensor:
 
 @torch.no_grad()
 def score_pairs(model: RewardModel, pairs: Pairs, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Calibrated scores of chosen and rejected, [n] each."""
+    """Scores of chosen and rejected, [n] each."""
     sequences = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     chosen, rejected = model.score_sequences(sequences, batch_size=batch_size).chunk(2)
     return chosen, rejected
@@ -156,8 +155,8 @@ def _length_baseline(pairs: Pairs) -> dict[str, float]:
     return {"length_baseline": max(longer, 1 - longer), "longer_wins": longer}
 
 
-def _calibrate(model: RewardModel, train: Pairs, config: Config) -> Calibration:
-    """Mean and deviation of the raw scores of SFT samples; the model's calibration is set to them."""
+def _standardise(model: RewardModel, train: Pairs, config: Config) -> dict[str, float]:
+    """Shift and scale the head so that SFT samples score mean 0, deviation 1; returns what it was before."""
     cfg, sampling = config.reward, config.policy.sampling
     backbone = model.backbone
     generator = torch.Generator(backbone.device).manual_seed(config.seed)
@@ -176,6 +175,6 @@ def _calibrate(model: RewardModel, train: Pairs, config: Config) -> Calibration:
             sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
             progress.advance(len(done.prompts))
     scores = model.score_sequences(sequences, batch_size=2 * cfg.microbatch_size)
-    std = scores.std().item() if len(scores) > 1 else 1.0
-    model.calibration = Calibration(scores.mean().item(), max(std, 1e-6))
-    return model.calibration
+    mean, std = scores.mean().item(), max(scores.std(correction=0).item(), 1e-6)
+    model.standardise(mean, std)
+    return {"score_mean": mean, "score_std": std}

@@ -19,7 +19,7 @@ def run(config: Config, out: StageDir) -> StageResult:
     """Fine-tune on demonstrations; keeps the epoch with the lowest held-out loss."""
     cfg = config.sft
     torch.manual_seed(config.seed)
-    source = read(cfg.data, "demonstrations")
+    source = read(config, cfg.data, "demonstrations")
     backbone = load_backbone(config)
     parts = split_by_prompt(
         source.rows, {"train": 1 - cfg.validation, "validation": cfg.validation}, seed=config.seed

@@ -1,5 +1,6 @@
 """One optimiser step: exact under any split, the plain policy gradient at first, and honest statistics."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -163,4 +164,15 @@ def test_ratio_max_is_a_maximum_and_the_rest_are_means_over_minibatches() -> Non
     assert rows["update/minibatches"] == 4.0
     for name in ("policy/entropy", "policy/approx_kl", "policy/kl_loss", "policy/clip_fraction"):
         assert_close(rows[name], sum(stats[name] for stats in alone) / 4)
-    assert_close(rows["policy/ratio_max"], max(stats["policy/ratio_max"] for stats in alone))
+    for seed in range(4):  # wherever the permutation puts the largest
+        generator = torch.Generator().manual_seed(seed)
+        rows = train(TabularPolicy.random(), rollout, lr=0.0, minibatch_size=1, generator=generator)
+        assert_close(rows["policy/ratio_max"], max(stats["policy/ratio_max"] for stats in alone))
+
+
+def test_the_ratio_1_of_padding_is_not_the_maximum() -> None:
+    acted = TabularPolicy.random().acted(rollout_of([3, 1]))
+    halved = replace(acted, logprobs=acted.logprobs + math.log(2))
+    stats = train(TabularPolicy.random(), halved, lr=0.0)
+    assert_close(stats["policy/ratio_max"], 0.5)
+    assert_close(stats["policy/first_ratio_error"], 0.5)

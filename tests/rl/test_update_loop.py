@@ -60,6 +60,16 @@ def test_rows_are_sorted_and_trimmed_before_the_split() -> None:
     assert recorded([1, 5, 0, 2, 4, 0], microbatch_size=2).shapes == [(2, 5), (2, 2)]
 
 
+def test_two_epochs_are_two_calls_and_old_gradients_do_not_leak() -> None:
+    rollout = rollout_of([3, 2])
+    once, twice = TabularPolicy.random(), TabularPolicy.random()
+    train(once, rollout, epochs=2, lr=0.1)
+    for _ in range(2):
+        twice.logits.grad = torch.full_like(twice.logits, 7.0)
+        train(twice, rollout, lr=0.1)
+    assert_close(once.logits, twice.logits)
+
+
 def test_gradients_are_clipped_together() -> None:
     rollout = rollout_of([3, 2])
     free, stats = step_of(rollout)
@@ -130,7 +140,7 @@ def test_a_finite_loss_with_a_nan_gradient_stops_too_and_names_where() -> None:
 
     policy = TabularPolicy.random()
     with pytest.raises(
-        FloatingPointError, match="epoch 1, minibatch 1: got loss -?[0-9.e-]+, gradient norm nan"
+        FloatingPointError, match=r"epoch 1, minibatch 1: got loss -?[0-9.e-]+, gradient norm nan"
     ):
         train(policy, rollout_of([2] * 4), minibatch_size=2, epochs=3, backward=sometimes_broken, lr=0.01)
     assert policy.logits.grad is None
@@ -182,7 +192,7 @@ def test_a_critic_without_old_values_needs_no_clip() -> None:
     stats = run(Objective(value_clip=None))
     assert "value/loss" in stats
     assert "value/clip_fraction" not in stats
-    with pytest.raises(ValueError, match="rollout.values: got None with value_clip set"):
+    with pytest.raises(ValueError, match=r"rollout\.values: got None with value_clip set"):
         run(Objective())
 
 

@@ -1,0 +1,89 @@
+"""report.html: one file that holds everything it shows. No network, no script needed to read it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.report import curves, samples, tables
+from pipeline.report.headline import cautions, comparisons, headline
+from pipeline.report.load import Run, load
+from pipeline.report.wording import STAGE_NAMES, local_paths_shortened
+from pipeline.rundir import write_atomically
+
+# Model output may hold anything. Control characters become their pictures, half surrogate pairs the replacement sign.
+_VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
+_VISIBLE |= dict.fromkeys((*range(128, 160), *range(55296, 57344), 65534, 65535), "�")
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into a run folder, from what is there.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        RunError: no finished stage, or a file of the run that can't be read.
+    """
+    run_dir = Path(run_dir)
+    page = render(load(run_dir))
+    path = run_dir / "report.html"
+    write_atomically(path, page)
+    return path
+
+
+def render(run: Run) -> str:
+    """The page as text. The same run gives the same text."""
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", "templates"),
+        autoescape=True,  # samples are whatever a model wrote
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["picture"] = Markup
+    page = environment.get_template("report.html").render(content(run))
+    return page.translate(_VISIBLE)
+
+
+def content(run: Run) -> dict[str, Any]:
+    """Everything the template shows."""
+    metrics = run["evaluate"].metrics
+    pairs = comparisons(metrics)
+    return {
+        "name": run.name,
+        "model": str(local_paths_shortened((run.config.get("model") or {}).get("name", "unknown"))),
+        "algorithm": (run.config.get("policy") or {}).get("algorithm", ""),
+        "seed": run.config.get("seed"),
+        "headline": headline(run),
+        "cautions": cautions(run),
+        "missing": [STAGE_NAMES[stage.name] for stage in run.unfinished],
+        "cards": tables.cards(run),
+        "win_rates": tables.win_rates(run),
+        "win_chart": curves.win_rates(pairs, metrics.get("best_of")) if pairs else None,
+        "answers": tables.answers(run),
+        "overused": tables.overused(run),
+        "curves": curve_groups(run),
+        "reward": tables.reward(run),
+        "failures": curves.failures(run["reward"]),
+        "gallery": samples.gallery(run),
+        "training": samples.training_steps(run),
+        "cost": [table for table in (tables.cost(run), tables.phases(run)) if table],
+        "data": tables.data(run),
+        "environment": tables.environment(run),
+        "config": yaml.safe_dump(local_paths_shortened(run.config), sort_keys=False, allow_unicode=True),
+    }
+
+
+def curve_groups(run: Run) -> list[dict[str, Any]]:
+    """Charts by stage; a stage that isn't done is marked so."""
+    groups = []
+    charts = {"sft": curves.supervised(run["sft"]), "reward": curves.supervised(run["reward"])}
+    for name, drawn in {**charts, "policy": curves.policy(run)}.items():
+        title = {"sft": "SFT", "reward": "Reward model and judge", "policy": "Policy optimisation"}[name]
+        done = run[name].result is not None
+        if drawn or done:
+            groups.append({"title": title, "charts": drawn, "done": done})
+    return groups

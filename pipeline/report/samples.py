@@ -1,0 +1,155 @@
+"""Answers side by side: an even choice, not the best ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.load import Rows, Run
+from pipeline.report.wording import number, percent, system_name
+
+SHOWN = 40  # before "show the others"
+MOST_TEXT = 500_000  # characters of all samples together; the page stays below 1.5 MB
+LONGEST = 4_000  # characters of one text
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One system's answer to a prompt."""
+
+    system: str
+    name: str
+    text: str
+    tokens: int
+    stopped: bool
+    judge: str
+    winner: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt with everyone's answers. `result` is the policy's, against SFT: wins, loses or ties."""
+
+    prompt: str
+    category: str
+    result: str
+    margin: str
+    answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The samples of the evaluation: those shown at once, the others, and how many the file has."""
+
+    first: list[Sample]
+    others: list[Sample]
+    total: int
+    categories: list[str]
+    longer_wins: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """Samples of one step of training."""
+
+    step: int
+    rows: list[dict[str, str]]
+
+
+def spread(items: Sequence[Any], wanted: int) -> list[int]:
+    """`wanted` indices at even distances, both ends included."""
+    if wanted >= len(items):
+        return list(range(len(items)))
+    if wanted <= 1:
+        return [len(items) // 2][:wanted]
+    return [round(i * (len(items) - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def gallery(run: Run) -> Gallery | None:
+    """The evaluation's samples in the order of the judge's margin between policy and SFT, the policy's wins first."""
+    rows = [row for row in run["evaluate"].samples if isinstance(row.get("answers"), dict)]
+    if not run["evaluate"].result or not rows:
+        return None
+    rows.sort(key=lambda row: -(_margin(row) or 0.0))
+    size = sum(_size(row) for row in rows)
+    kept = [rows[i] for i in spread(rows, int(len(rows) * min(1.0, MOST_TEXT / max(1, size))))]
+    chosen = set(spread(kept, SHOWN))
+    best_of = run["evaluate"].metrics.get("best_of")
+    made = [_sample(row, best_of) for row in kept]
+    return Gallery(
+        first=[sample for i, sample in enumerate(made) if i in chosen],
+        others=[sample for i, sample in enumerate(made) if i not in chosen],
+        total=len(rows),
+        categories=sorted({sample.category for sample in made if sample.category}),
+        longer_wins=_longer_wins(rows),
+    )
+
+
+def _size(row: dict[str, Any]) -> int:
+    texts = [row.get("prompt"), *(answer.get("text") for answer in row["answers"].values())]
+    return sum(min(len(str(text)), LONGEST) + 150 for text in texts)
+
+
+def _margin(row: dict[str, Any]) -> float | None:
+    pair = [row["answers"].get(system, {}).get("judge") for system in ("policy", "sft")]
+    return None if None in pair else pair[0] - pair[1]
+
+
+def _sample(row: dict[str, Any], best_of: int | None) -> Sample:
+    margin = _margin(row)
+    result = "" if margin is None else "wins" if margin > 0 else "loses" if margin < 0 else "ties"
+    judged = {name: answer["judge"] for name, answer in row["answers"].items() if answer.get("judge") is not None}
+    top = max(judged.values(), default=None)
+    answers = [
+        Answer(
+            system=name,
+            name=system_name(name, best_of),
+            text=_cut(str(answer.get("text", ""))),
+            tokens=answer.get("tokens", 0),
+            stopped=bool(answer.get("stopped")),
+            judge=number(answer.get("judge")),
+            winner=name in judged and judged[name] == top,
+        )
+        for name, answer in row["answers"].items()
+    ]
+    prompt = _cut(str(row.get("prompt", "")))
+    return Sample(prompt, str(row.get("category") or ""), result, _signed(margin), answers)
+
+
+def _signed(margin: float | None) -> str:
+    return number(margin) if margin is None or margin <= 0 else f"+{number(margin)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} … [{len(text) - LONGEST} more characters]"
+
+
+def _longer_wins(rows: Rows) -> str:
+    """How often the longer of policy's and SFT's answers won: far from one half, length decides. "" when unknown."""
+    won = []
+    for row in rows:
+        margin, answers = _margin(row), row["answers"]
+        if margin:
+            more = answers["policy"].get("tokens", 0) - answers["sft"].get("tokens", 0)
+            if more:
+                won.append((more > 0) == (margin > 0))
+    if not won:
+        return ""
+    return f"The longer answer won {percent(sum(won) / len(won))} of {len(won)} comparisons of unequal length."
+
+
+def training_steps(run: Run) -> list[Step]:
+    """The training samples, by step."""
+    steps: dict[int, list[dict[str, str]]] = {}
+    for row in run["policy"].samples:
+        shown = {
+            "prompt": _cut(str(row.get("prompt", ""))),
+            "completion": _cut(str(row.get("completion", ""))),
+            "score": number(row.get("score")),
+            "kl": number(row.get("kl"), 1),
+            "end": "" if row.get("stopped", True) else "cut off",
+        }
+        steps.setdefault(int(row.get("step", 0)), []).append(shown)
+    numbers = sorted(steps)
+    size = sum(len(row["prompt"]) + len(row["completion"]) + 250 for rows in steps.values() for row in rows)
+    wanted = max(1, int(len(numbers) * min(1.0, MOST_TEXT / 2 / max(1, size))))
+    return [Step(numbers[i], steps[numbers[i]]) for i in spread(numbers, wanted)]

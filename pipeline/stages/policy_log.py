@@ -1,0 +1,91 @@
+"""What a policy step was like: figures for metrics.jsonl, texts for samples.jsonl, times by phase."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.config import PolicyConfig
+from pipeline.lm.reward import completion_ids
+from pipeline.rl.advantages import zero_variance_share
+from pipeline.rl.rollout import Rollout
+from pipeline.stages.inputs import prompt_text
+
+LAST = 0.2  # share of the steps whose mean is reported as the outcome
+SHOWN = 4  # prompts whose first completion is kept to read
+
+
+def figures(rollout: Rollout, scores: Tensor, kl: Tensor, kl_coef: float, cfg: PolicyConfig) -> dict[str, float]:
+    """What one step's completions were like; `scores` and `kl` are per completion [B]."""
+    returns = rollout.rewards.sum(1)  # the final score after its rules, minus the KL price when it is in the reward
+    row: dict[str, float] = {
+        "objective/score": scores.mean().item(),
+        "objective/score_std": scores.std(correction=0).item(),
+        "objective/return": returns.mean().item(),
+        "objective/kl": kl.mean().item(),
+        "objective/kl_coef": kl_coef,
+        "objective/tokens": rollout.lengths.float().mean().item(),
+        "objective/eos_rate": rollout.context["stopped"].float().mean().item(),
+    }
+    if cfg.group_size > 1:
+        row["objective/equal_groups"] = zero_variance_share(returns.view(-1, cfg.group_size))
+    return row
+
+
+def sample_rows(
+    step: int, batch: list[Any], rollout: Rollout, scores: Tensor, kl: Tensor, cfg: PolicyConfig, chat: Any
+) -> list[dict[str, Any]]:
+    """The first completion of each of the step's prompts, to read."""
+    rows = []
+    for index, (prompt, _) in enumerate(batch[:SHOWN]):
+        row = index * cfg.group_size
+        rows.append(
+            {
+                "step": step,
+                "prompt": prompt_text(prompt.messages),
+                "completion": chat.decode(completion_ids(rollout, row)),
+                "score": round(scores[row].item(), 4),
+                "kl": round(kl[row].item(), 4),
+                "stopped": bool(rollout.context["stopped"][row]),
+            }
+        )
+    return rows
+
+
+def outcome(history: list[dict[str, float]]) -> dict[str, Any]:
+    """First and last figures of training, and the median time per iteration with its parts."""
+    last = history[-max(1, round(len(history) * LAST)) :]
+    mean = {
+        name: sum(row[f"objective/{name}"] for row in last) / len(last)
+        for name in ("score", "kl", "tokens", "eos_rate")
+    }
+    times = {name: statistics.median(row[name] for row in history) for name in history[0] if name.startswith("time/")}
+    return {
+        "score_first": history[0]["objective/score"],
+        "kl_first": history[0]["objective/kl"],
+        "first_ratio_error": history[0].get("policy/first_ratio_error", 0.0),
+        **mean,
+        "seconds_per_iteration": times.pop("time/total"),
+        **{f"seconds_{name.removeprefix('time/')}": value for name, value in times.items()},
+    }
+
+
+class Clock:
+    """Seconds of an iteration by phase."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._phases: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._phases[f"time/{phase}"] = round(time.perf_counter() - start, 4)
+
+    def seconds(self) -> dict[str, float]:
+        """Each phase and the total, as time/<phase>."""
+        return {**self._phases, "time/total": round(time.perf_counter() - self._start, 4)}

@@ -1,0 +1,26 @@
+"""Settings for all tests: one thread, no network, and one folder in which the tiny model is built once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read when the libraries are first imported: no test may wait for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tiny model is built, once for all tests."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def at_root(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in the repository's root, as people do: the configs name their data relative to it."""
+    monkeypatch.chdir(ROOT)
+    return ROOT

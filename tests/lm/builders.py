@@ -1,0 +1,83 @@
+"""Small models for the tests: the tiny Llama, and other architectures around the same tokenizer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.policy import LanguagePolicy
+from pipeline.lm.sources import resolve
+from pipeline.rl.rollout import Rollout
+
+LORA: dict[str, Any] = {"r": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear"}
+PROMPTS = [[1, 40, 41, 42], [1, 50], [1, 60, 61, 62, 63, 64, 65]]  # lengths 4, 2, 7
+SIZES: dict[str, int] = {
+    "vocab_size": 259,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+
+
+def tiny(cache: Path, *, lora: dict[str, Any] | None = None, name: str = "tiny", **options: Any) -> Backbone:
+    """A backbone on the CPU without adapters."""
+    return Backbone.load(name, lora=LORA | (lora or {}), cache_dir=cache, device="cpu", **options)
+
+
+def noisy(backbone: Backbone, name: str, *, seed: int = 1, std: float = 0.2, head: bool = False) -> Backbone:
+    """Add an adapter that does something: all its LoRA weights random."""
+    backbone.add_adapter(name)
+    fill(backbone, name, seed=seed, std=std)
+    if head:
+        torch.manual_seed(seed)
+        backbone.add_head(name)
+    return backbone
+
+
+@torch.no_grad()
+def fill(backbone: Backbone, name: str, *, seed: int, std: float = 0.2) -> None:
+    """Random weights for an adapter (and its head, if it has one)."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in backbone.parameters_of(name):
+        parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
+
+
+def other_architecture(folder: Path, cache: Path, config: Any, *, spread: float = 5.0) -> Path:
+    """A folder with a random model of `config` and the tiny model's tokenizer.
+
+    Weights are spread wider than at initialisation, so that positions and neighbours matter to the next token.
+    """
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and "embed" not in name:
+                parameter.mul_(spread)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve("tiny", cache_dir=cache)).save_pretrained(folder)
+    return folder
+
+
+def rollout(backbone: Backbone, adapter: str | None = "policy", *, seed: int = 0, **options: Any) -> Rollout:
+    """Six completions of PROMPTS under `adapter`."""
+    settings: dict[str, Any] = {"group_size": 2, "max_new_tokens": 6} | options
+    temperature = settings.pop("temperature", 1.0)
+    policy = LanguagePolicy(backbone, adapter, temperature=temperature)  # type: ignore[arg-type]
+    return policy.generate(PROMPTS, generator=torch.Generator().manual_seed(seed), **settings)
+
+
+def naive_logprobs(
+    backbone: Backbone, adapter: str | None, prompt: Sequence[int], answer: Sequence[int], temperature: float = 1.0
+) -> Tensor:
+    """log π of one answer's tokens: one row, all logits, log_softmax."""
+    ids = torch.tensor([[*prompt, *answer]])
+    logits = backbone.logits(backbone.hidden(adapter, ids)[0]) / temperature
+    table = torch.log_softmax(logits, -1)
+    return table[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).squeeze(1)

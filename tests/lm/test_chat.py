@@ -1,0 +1,201 @@
+"""Templates: what is taught is what will be sampled, and endings are learned."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from pipeline.lm.chat import CHATML, PLAIN, ChatFormat, TemplateError
+from pipeline.lm.sources import resolve
+
+QUESTION = [{"role": "user", "content": "Hi"}]
+TALK = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "See you"},
+]
+BARE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+# Shows the answer only while it is the last turn, as templates that strip earlier reasoning do.
+FORGETFUL = (
+    "{% for m in messages %}<{{ m['role'] }}>"
+    "{{ m['content'] if m['role'] == 'user' or loop.last else '…' }}{{ eos_token if m['role'] == 'assistant' }}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+# Writes something into the prompt once an answer follows.
+SHIFTY = (
+    "{% if messages[-1]['role'] == 'assistant' %}[answered]{% endif %}"
+    "{% for m in messages %}{{ m['content'] }}{{ eos_token if m['role'] == 'assistant' }}{% endfor %}"
+)
+
+
+@pytest.fixture
+def tokenizer(cache: Path) -> Any:
+    return AutoTokenizer.from_pretrained(resolve("tiny", cache_dir=cache))
+
+
+def template(tokenizer: Any, text: str, folder: Path) -> ChatFormat:
+    path = folder / "template.jinja"
+    path.write_text(text, encoding="utf-8")
+    return ChatFormat(tokenizer, template=str(path))
+
+
+def taught(chat: ChatFormat, messages: list[dict[str, str]]) -> list[str]:
+    """The supervised stretches as text, special tokens shown."""
+    encoded = chat.encode(messages)
+    runs: list[list[int]] = []
+    previous = False
+    for token, flag in zip(encoded.ids, encoded.supervised, strict=True):
+        if flag and not previous:
+            runs.append([])
+        if flag:
+            runs[-1].append(token)
+        previous = flag
+    return [chat.tokenizer.decode(run) for run in runs]
+
+
+# ---- what the templates write -------------------------------------------------------------------------------
+
+
+def test_chatml(tokenizer: Any) -> None:
+    chat = ChatFormat(tokenizer, template="chatml")
+    assert tokenizer.decode(chat.prompt_ids(QUESTION)) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(chat.completion_ids(QUESTION, "Hello")) == "Hello<|im_end|>"
+
+
+def test_plain(tokenizer: Any) -> None:
+    chat = ChatFormat(tokenizer, template="plain")
+    assert tokenizer.decode(chat.prompt_ids(QUESTION)) == "Hi\n"
+    assert tokenizer.decode(chat.completion_ids(QUESTION, "Hello")) == "Hello<|im_end|>"
+
+
+def test_the_models_own_template_is_the_default(tokenizer: Any) -> None:
+    own = tokenizer.chat_template
+    assert ChatFormat(tokenizer).tokenizer.chat_template == own
+    tokenizer.chat_template = PLAIN
+    assert tokenizer.decode(ChatFormat(tokenizer).prompt_ids(QUESTION)) == "Hi\n"
+
+
+def test_a_template_file(tokenizer: Any, tmp_path: Path) -> None:
+    chat = template(tokenizer, BARE, tmp_path)
+    assert tokenizer.decode(chat.prompt_ids(QUESTION)) == "<user>Hi<assistant>"
+    # It writes no end of turn, so EOS is taught all the same: else generation would never stop.
+    assert chat.completion_ids(QUESTION, "Yo")[-1] == tokenizer.eos_token_id
+
+
+# ---- what is taught -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["chatml", "plain"])
+@pytest.mark.parametrize("answer", ["Hello", "Grüße, 你好 🙂", "two\nlines", "x"])
+def test_training_tokens_are_the_ones_the_policy_would_see_and_emit(tokenizer: Any, name: str, answer: str) -> None:
+    chat = ChatFormat(tokenizer, template=name)
+    encoded = chat.encode([*QUESTION, {"role": "assistant", "content": answer}])
+    prompt, completion = chat.prompt_ids(QUESTION), chat.completion_ids(QUESTION, answer)
+    assert encoded.ids == prompt + completion
+    assert encoded.supervised == [False] * len(prompt) + [True] * len(completion)
+    assert chat.decode(completion) == answer
+
+
+@pytest.mark.parametrize("name", ["chatml", "plain"])
+def test_every_assistant_turn_is_taught_with_its_stop_token_and_nothing_else(tokenizer: Any, name: str) -> None:
+    chat = ChatFormat(tokenizer, template=name)
+    assert taught(chat, TALK) == ["Hello<|im_end|>", "See you<|im_end|>"]
+
+
+def test_the_context_between_turns_is_the_template_to_the_letter(tokenizer: Any) -> None:
+    """The newline that chatml writes after <|im_end|> is context: the policy stops before it."""
+    chat = ChatFormat(tokenizer, template="chatml")
+    encoded = chat.encode(TALK)
+    whole = tokenizer.apply_chat_template(TALK, tokenize=False)
+    assert tokenizer.decode(encoded.ids) == whole.removesuffix("\n")
+    newline = next(i for i, flag in enumerate(encoded.supervised) if flag) + len("Hello") + 1
+    assert tokenizer.decode(encoded.ids[newline : newline + 1]) == "\n"
+    assert not encoded.supervised[newline]
+
+
+def test_the_end_is_taught_also_when_pad_and_eos_are_one_token(tokenizer: Any) -> None:
+    tokenizer.pad_token = tokenizer.eos_token
+    assert taught(ChatFormat(tokenizer), TALK) == ["Hello<|im_end|>", "See you<|im_end|>"]
+
+
+def test_a_missing_pad_token_becomes_eos(tokenizer: Any) -> None:
+    tokenizer.pad_token = None
+    chat = ChatFormat(tokenizer)
+    assert chat.tokenizer.pad_token_id == chat.tokenizer.eos_token_id
+    assert taught(chat, TALK)[-1] == "See you<|im_end|>"
+
+
+def test_stop_ids_are_eos_and_those_of_the_model(tokenizer: Any) -> None:
+    assert ChatFormat(tokenizer, stop_ids=[9, 5, 9]).stop_ids == (2, 5, 9)
+
+
+def test_an_answer_ends_at_whichever_stop_token_the_template_writes(tokenizer: Any) -> None:
+    """Here the model stops at <|im_start|> too, and the template ends turns with it."""
+    tokenizer.chat_template = BARE.replace("{% endfor %}", "{% if m['role'] == 'assistant' %}<|im_start|>{% endif %}{% endfor %}")
+    chat = ChatFormat(tokenizer, stop_ids=[1])
+    assert chat.completion_ids(QUESTION, "Yo")[-1] == 1
+    assert tokenizer.decode(chat.completion_ids(QUESTION, "Yo")) == "Yo<|im_start|>"
+
+
+def test_decoding_drops_special_tokens_and_outer_space(tokenizer: Any) -> None:
+    chat = ChatFormat(tokenizer)
+    assert chat.decode(chat.completion_ids(QUESTION, " Hello ")) == "Hello"
+
+
+def test_no_second_beginning_of_sequence(tokenizer: Any) -> None:
+    """The template writes BOS, and the tokenizer would add one of its own."""
+    tokenizer.add_special_tokens({"bos_token": "<|im_start|>"})
+    from tokenizers import processors
+
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    assert tokenizer("Hi")["input_ids"][0] == 1  # the trap is set
+    tokenizer.chat_template = "{{ bos_token }}" + PLAIN
+    chat = ChatFormat(tokenizer)
+    assert chat.encode([*QUESTION, {"role": "assistant", "content": "Yo"}]).ids.count(1) == 1
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------
+
+
+def test_no_template_names_the_setting(tokenizer: Any) -> None:
+    tokenizer.chat_template = None
+    with pytest.raises(TemplateError, match=r"no chat template; set model\.chat_template to chatml, plain or a file"):
+        ChatFormat(tokenizer)
+
+
+def test_a_template_that_is_no_file_is_quoted(tokenizer: Any) -> None:
+    with pytest.raises(TemplateError, match="'chatlm': neither 'chatml', 'plain' nor a file"):
+        ChatFormat(tokenizer, template="chatlm")
+
+
+def test_no_end_of_sequence_token_is_refused(tokenizer: Any) -> None:
+    tokenizer.eos_token = None
+    with pytest.raises(TemplateError, match="no end-of-sequence token"):
+        ChatFormat(tokenizer)
+
+
+def test_a_template_that_changes_the_prompt_once_answered_is_refused(tokenizer: Any, tmp_path: Path) -> None:
+    chat = template(tokenizer, SHIFTY, tmp_path)
+    with pytest.raises(TemplateError, match=r"renders a prompt differently.*set model\.chat_template"):
+        chat.completion_ids(QUESTION, "Yo")
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused_for_conversations_only(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    chat = template(tokenizer, FORGETFUL, tmp_path)
+    assert taught(chat, TALK[1:3]) == ["Hello<|im_end|>"]
+    with pytest.raises(TemplateError, match="rewrites earlier turns; use single-turn data or another template"):
+        chat.encode(TALK[1:])
+
+
+def test_a_template_that_cant_render_a_conversation_says_so(tokenizer: Any, tmp_path: Path) -> None:
+    """Many templates raise for a system turn; that must come out as a template's error, not Jinja's."""
+    chat = template(tokenizer, "{{ raise_exception('System role not supported') }}" + CHATML, tmp_path)
+    with pytest.raises(TemplateError, match="System role not supported"):
+        chat.prompt_ids(TALK[:2])

@@ -1,0 +1,262 @@
+"""The policy stage: its rules in numbers, every algorithm end to end, and a score that really rises."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import LlamaConfig
+
+from pipeline.config import Config, parse_config
+from pipeline.lm.reward import RewardModel, completion_ids
+from pipeline.rl.rollout import Rollout
+from pipeline.rundir import RunDir, read_jsonl
+from pipeline.stages import policy as stage
+from tests.lm.builders import SIZES, other_architecture, tiny
+
+SCORES = torch.tensor([3.0, -0.5, 2.0])
+STOPPED = torch.tensor([True, True, False])
+
+
+def config(tmp_path: Path, model: str = "tiny", **policy: Any) -> Config:
+    """A whole config around one policy section; six short prompts."""
+    data = tmp_path / "prompts.jsonl"
+    if not data.exists():
+        data.write_text("".join(f'{{"prompt": "{letter}"}}\n' for letter in "abcdef"), encoding="utf-8")
+    section = {"data": {"source": str(data)}}
+    settings: dict[str, Any] = {
+        "steps": 2,
+        "prompts_per_step": 2,
+        "group_size": 2,
+        "minibatch_size": 2,
+        "microbatch_size": 2,
+        "sampling": {"max_new_tokens": 4},
+    }
+    return parse_config(
+        {
+            "model": {"name": model, "device": "cpu"},
+            "lora": {"r": 4, "alpha": 8.0},
+            "logging": {"progress": False},
+            **dict.fromkeys(("sft", "reward", "evaluate"), section),
+            "policy": section | settings | policy,
+        }
+    )
+
+
+# ---- rules --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "clip", "expected"),
+    [
+        ("replace", -1.0, None, [3.0, -0.5, -1.0]),
+        ("penalty", -1.0, None, [3.0, -0.5, 1.0]),
+        ("replace", -4.0, 1.0, [1.0, -0.5, -4.0]),  # the constant itself isn't clipped
+        ("penalty", -4.0, 1.0, [1.0, -0.5, -3.0]),
+    ],
+)
+def test_the_end_of_sequence_rule(
+    tmp_path: Path, rule: str, value: float, clip: float | None, expected: list[float]
+) -> None:
+    cfg = config(tmp_path, missing_eos=rule, missing_eos_value=value, score_clip=clip).policy
+    assert_close(stage.end_of_sequence_rule(SCORES, STOPPED, cfg), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0, [1.0, 1.0, 1.0, 1.0]),
+        ("linear", 0, [1.0, 0.75, 0.5, 0.25]),
+        ("constant", 3, [0.25, 0.5, 0.75, 1.0]),
+        ("linear", 1, [0.5, 0.75, 0.5, 0.25]),
+    ],
+)
+def test_the_learning_rate_factor(tmp_path: Path, schedule: str, warmup: int, expected: list[float]) -> None:
+    cfg = config(tmp_path, steps=4, schedule=schedule, warmup_steps=warmup).policy
+    assert [stage.rate_factor(cfg, step) for step in range(4)] == pytest.approx(expected)
+
+
+def test_prompt_batches_leave_none_out_and_reorder_every_pass() -> None:
+    prompts = list("abcdefg")
+    batches = list(stage.prompt_batches(prompts, 3, 7, seed=0))  # 21 = three passes
+    assert [len(batch) for batch in batches] == [3] * 7
+    drawn = [prompt for batch in batches for prompt in batch]
+    passes = [drawn[i : i + 7] for i in (0, 7, 14)]
+    assert all(sorted(one) == prompts for one in passes)
+    assert passes[0] != passes[1] != passes[2]
+    assert batches == list(stage.prompt_batches(prompts, 3, 7, seed=0))
+    assert batches != list(stage.prompt_batches(prompts, 3, 7, seed=1))
+
+
+def test_a_batch_larger_than_the_data_repeats_prompts_evenly() -> None:
+    (batch,) = stage.prompt_batches(list("ab"), 6, 1, seed=0)
+    assert Counter(batch) == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "loss", "aggregate"),
+    [
+        ("ppo", "ppo_clip", "token"),
+        ("reinforce", "policy_gradient", "token"),
+        ("reinforce++", "ppo_clip", "token"),
+        ("rloo", "ppo_clip", "token"),
+        ("grpo", "ppo_clip", "sequence"),
+        ("dr_grpo", "ppo_clip", "constant"),
+    ],
+)
+def test_loss_and_normaliser_of_each_algorithm(tmp_path: Path, algorithm: str, loss: str, aggregate: str) -> None:
+    objective = stage.objective(config(tmp_path, algorithm=algorithm).policy)
+    assert (objective.policy_loss, objective.aggregate, objective.max_length) == (loss, aggregate, 4)
+
+
+def test_what_the_user_names_beats_auto(tmp_path: Path) -> None:
+    assert stage.objective(config(tmp_path, algorithm="grpo", aggregate="token").policy).aggregate == "token"
+
+
+def test_the_kl_is_priced_once(tmp_path: Path) -> None:
+    """In the reward or in the loss, never in both."""
+    inside = stage.objective(config(tmp_path, kl_in="loss", kl_loss="k3", kl_coef=0.3).policy)
+    assert (inside.kl_coef, inside.kl_estimator) == (0.3, "k3")
+    outside = stage.objective(config(tmp_path, kl_in="reward", kl_coef=0.3).policy)
+    assert (outside.kl_coef, outside.kl_estimator) == (0.0, None)
+
+
+# ---- whole runs ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny Llama with a loud output head. At initialisation logits are so small that no state could prefer a token
+    by much, and nothing could be learned through a frozen head."""
+    config = LlamaConfig(**SIZES, eos_token_id=2, bos_token_id=None, pad_token_id=0)
+    return str(other_architecture(tmp_path_factory.mktemp("loud"), cache, config, spread=10.0))
+
+
+@pytest.fixture(scope="module")
+def before(cache: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run whose sft and reward stages are done: adapters that do a little, a random head."""
+    run_dir = RunDir(tmp_path_factory.mktemp("run"))
+    torch.manual_seed(0)
+    backbone = tiny(cache, name=model)
+    for name in ("sft", "reward"):
+        out = run_dir.open_stage(name, name)
+        backbone.add_adapter(name, head=name == "reward")
+        with torch.no_grad():
+            for parameter in backbone.parameters_of(name):
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        extra = {"role": name, "score_mean": 0.0, "score_std": 1.0}
+        backbone.save_adapter(name, out.path / "adapter", extra=extra)
+        out.finish({}, artifacts={name: "adapter"})
+    return run_dir
+
+
+def train(before: RunDir, cfg: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Metrics of the result and the rows of metrics.jsonl."""
+    out = before.open_stage("policy", "mark")
+    result = stage.run(cfg, before, out)
+    return result.metrics, read_jsonl(out.path / "metrics.jsonl")
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ppo, critic adapter": {"algorithm": "ppo", "critic": "adapter", "epochs": 2},
+    "ppo, shared trunk": {"algorithm": "ppo", "critic": "shared_trunk"},
+    "ppo, warm-up and entropy": {"algorithm": "ppo", "critic_warmup_steps": 1, "entropy_coef": 0.01},
+    "ppo, adaptive price": {"algorithm": "ppo", "kl_target": 0.5},
+    "reinforce": {"algorithm": "reinforce", "group_size": 1, "prompts_per_step": 4, "missing_eos": "penalty"},
+    "reinforce++": {"algorithm": "reinforce++"},
+    "rloo": {"algorithm": "rloo"},
+    "rloo, k2 in the loss": {"algorithm": "rloo", "kl_in": "loss", "kl_loss": "k2"},
+    "grpo, k3 in the loss": {"algorithm": "grpo", "kl_in": "loss", "kl_loss": "k3"},
+    "dr_grpo": {"algorithm": "dr_grpo"},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_algorithm_runs_with_finite_figures(before: RunDir, tmp_path: Path, model: str, name: str) -> None:
+    cfg = config(tmp_path, model, **VARIANTS[name])
+    metrics, rows = train(before, cfg)
+    assert len(rows) == 2
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert all(math.isfinite(value) for value in metrics.values() if isinstance(value, float))
+    assert metrics["kl_first"] == 0.0
+    assert metrics["first_ratio_error"] <= 1e-5
+    assert metrics["sampler_mismatch"] <= 1e-4
+    assert ("value/loss" in rows[0]) == (cfg.policy.algorithm == "ppo")
+    assert ("policy/kl_loss" in rows[0]) == (cfg.policy.kl_in == "loss")
+    assert rows[1]["objective/kl"] != 0.0 or "warm-up" in name  # the policy has moved
+    has_critic = (before.path / "policy" / "critic").is_dir()
+    assert has_critic == (cfg.policy.algorithm == "ppo" and cfg.policy.critic == "adapter")
+    saved = json.loads((before.path / "policy" / "adapter" / "role.json").read_text(encoding="utf-8"))
+    assert saved == {"role": "policy", "algorithm": cfg.policy.algorithm}
+
+
+@pytest.mark.parametrize("critic", ["adapter", "shared_trunk"])
+def test_critic_warm_up_leaves_the_policy_where_it_was(
+    before: RunDir, tmp_path: Path, model: str, critic: str
+) -> None:
+    """"First steps that train the critic only": afterwards the policy still is the reference."""
+    options = {"algorithm": "ppo", "critic": critic, "critic_warmup_steps": 2, "critic_learning_rate": 0.01}
+    train(before, config(tmp_path, model, **options))
+    backbone = tiny(tmp_path, name=model)
+    backbone.load_adapter("sft", before.artifact("sft", "sft"))
+    backbone.load_adapter("policy", before.artifact("policy", "policy"))
+    ids = backbone.pad([[1, 40, 41, 42]])
+    assert torch.equal(backbone.hidden("policy", ids), backbone.hidden("sft", ids))
+
+
+def test_the_logged_learning_rate_is_the_one_used(before: RunDir, tmp_path: Path, model: str) -> None:
+    options = {"algorithm": "rloo", "steps": 3, "warmup_steps": 0, "schedule": "linear", "learning_rate": 0.003}
+    _, rows = train(before, config(tmp_path, model, **options))
+    assert [row["policy/learning_rate"] for row in rows] == pytest.approx([0.003, 0.002, 0.001], abs=1e-6)
+
+
+def test_the_adaptive_price_moves_towards_its_target(before: RunDir, tmp_path: Path, model: str) -> None:
+    """The KL is far below a target of 50 nats, so the price falls: by a factor 1 − 0.2·n/horizon, n = 4."""
+    options = {"algorithm": "rloo", "kl_coef": 0.5, "kl_target": 50.0, "kl_horizon": 8}
+    _, rows = train(before, config(tmp_path, model, **options))
+    assert [row["objective/kl_coef"] for row in rows] == pytest.approx([0.5, 0.45])
+
+
+def test_one_seed_one_result(before: RunDir, tmp_path: Path, model: str) -> None:
+    def figures(seed: int) -> list[dict[str, Any]]:
+        cfg = config(tmp_path, model, algorithm="rloo").model_copy(update={"seed": seed})
+        _, rows = train(before, cfg)
+        return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+    first, again, other = figures(0), figures(0), figures(1)
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
+def test_the_score_rises_on_an_easy_objective(
+    before: RunDir, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    """The reward is the share of tokens whose id is even: one half by chance."""
+
+    def even(self: RewardModel, rollout: Rollout, *, batch_size: int = 16) -> torch.Tensor:
+        found = [completion_ids(rollout, row) for row in range(len(rollout))]
+        return torch.tensor([sum(token % 2 == 0 for token in ids) / len(ids) for ids in found])
+
+    monkeypatch.setattr(RewardModel, "score", even)
+    options = {
+        "algorithm": algorithm,
+        "steps": 25,
+        "prompts_per_step": 4,
+        "group_size": 8,
+        "minibatch_size": 16,
+        "microbatch_size": 16,
+        "learning_rate": 0.02,
+        "critic_learning_rate": 0.02,
+        "kl_coef": 0.0,
+        "missing_eos": "penalty",
+        "missing_eos_value": 0.0,
+        "sampling": {"max_new_tokens": 6, "temperature": 1.0},
+    }
+    metrics, rows = train(before, config(tmp_path, model, **options))
+    assert rows[0]["objective/score"] == pytest.approx(0.5, abs=0.15)  # 192 tokens
+    assert metrics["score"] > 0.85

@@ -1,0 +1,26 @@
+"""Every config file in the repository loads."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, load_config
+
+ROOT = Path(__file__).parents[1]
+# accelerate's own files aren't ours to parse.
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "accelerate" not in path.parts)
+RUNS = [path for path in FILES if "agents" not in path.relative_to(ROOT).parts]
+
+
+def test_there_are_configs_to_check() -> None:
+    assert {"quickstart.yaml", "smoke.yaml"} <= {path.name for path in RUNS}
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_it_loads_and_its_files_exist(path: Path) -> None:
+    config = load_config(path)
+    assert isinstance(config, Config)
+    assert config.run_dir == f"runs/{path.stem}"
+    for section in (config.sft, config.reward, config.policy, config.evaluate):
+        source = section.data.source
+        assert not source.startswith("data/") or (ROOT / source).is_file(), source
