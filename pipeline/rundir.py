@@ -110,9 +110,7 @@ class StageDir:
 
     def log(self, step: int, figures: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl. Raises FloatingPointError on a figure that is NaN or infinite."""
-        row = {
-            name: (round(value, 8) if isinstance(value, float) else value) for name, value in figures.items()
-        }
+        row = {name: (round(value, 8) if isinstance(value, float) else value) for name, value in figures.items()}
         for name, value in row.items():
             if isinstance(value, float) and value - value != 0:
                 raise FloatingPointError(
@@ -151,9 +149,7 @@ class StageDir:
             peak_rss_mb=round(peak_rss_mb(), 1),
             environment=environment(device, dtype),
         )
-        write_atomically(
-            self.path / "result.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n"
-        )
+        write_atomically(self.path / "result.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
         return result
 
 
@@ -169,9 +165,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "config.yaml", config_text)
         except OSError as error:
-            raise RunError(
-                f"run folder {self.path} can't be written: {error.strerror}; set run_dir=PATH"
-            ) from None
+            raise RunError(f"run folder {self.path} can't be written: {error.strerror}; set run_dir=PATH") from None
 
     def result(self, stage: str) -> StageResult | None:
         """The stage's result, or None while it isn't done."""
@@ -204,9 +198,7 @@ class RunDir:
         try:
             return StageDir(self.path / stage, stage, fingerprint)
         except OSError as error:
-            raise RunError(
-                f"{self.path / stage} can't be written: {error.strerror}; set run_dir=PATH"
-            ) from None
+            raise RunError(f"{self.path / stage} can't be written: {error.strerror}; set run_dir=PATH") from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.rundir import RunDir
+
+Align = Callable[..., tuple[int, str, str]]  # (exit code, standard output, standard error)
 
 ROOT = Path(__file__).parents[1]
 SMOKE = "configs/smoke.yaml"
@@ -24,7 +27,7 @@ def squeeze(text: str) -> str:
 
 
 @pytest.fixture
-def align(at_root: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def align(at_root: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> Align:
     """Run a command; returns (exit code, standard output, standard error)."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -48,7 +51,7 @@ def here(tmp_path: Path, cache: Path) -> list[str]:
 # ---- help ---------------------------------------------------------------------------------------------------
 
 
-def test_the_help_lists_every_command_and_where_to_start(align) -> None:  # type: ignore[no-untyped-def]
+def test_the_help_lists_every_command_and_where_to_start(align: Align) -> None:
     code, out, _ = align("--help")
     assert code == 0
     assert not [name for name in COMMANDS if name not in out]
@@ -56,7 +59,7 @@ def test_the_help_lists_every_command_and_where_to_start(align) -> None:  # type
 
 
 @pytest.mark.parametrize("command", STAGES)
-def test_the_help_of_a_stage_explains_overrides_and_force(align, command: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_help_of_a_stage_explains_overrides_and_force(align: Align, command: str) -> None:
     code, out, _ = align(command, "--help")
     assert code == 0
     for part in ("CONFIG", "KEY=VALUE", "run_dir=PATH", "--force"):
@@ -72,18 +75,18 @@ def test_the_help_of_a_stage_explains_overrides_and_force(align, command: str) -
         ("chat", ["RUN", "--model", "--temperature", "--max-new-tokens", "/quit"]),
     ],
 )
-def test_the_help_of_the_others(align, command: str, parts: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_the_help_of_the_others(align: Align, command: str, parts: list[str]) -> None:
     code, out, _ = align(command, "--help")
     assert code == 0
     assert not [part for part in parts if part not in out]
 
 
-def test_no_arguments_show_the_help(align) -> None:  # type: ignore[no-untyped-def]
+def test_no_arguments_show_the_help(align: Align) -> None:
     _, out, err = align()
     assert "evaluate" in out + err
 
 
-def test_version(align) -> None:  # type: ignore[no-untyped-def]
+def test_version(align: Align) -> None:
     from pipeline import __version__
 
     assert align("--version")[1] == f"align {__version__}\n"
@@ -100,54 +103,54 @@ def is_one_message(code: int, out: str, err: str, *parts: str) -> None:
     assert not [part for part in parts if squeeze(part) not in squeeze(err)], err
 
 
-def test_an_unknown_key(align) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_key(align: Align) -> None:
     is_one_message(*align("run", SMOKE, "policy.stepz=1"), "policy.stepz: unknown key; did you mean steps?")
 
 
-def test_a_missing_config(align) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_config(align: Align) -> None:
     is_one_message(*align("run", "configs/smok.yaml"), "no config file", "did you mean configs/smoke.yaml")
 
 
-def test_a_missing_data_file(align, here: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_data_file(align: Align, here: list[str]) -> None:
     is_one_message(*align("sft", SMOKE, *here, "sft.data.source=data/nowhere.jsonl"), "data/nowhere.jsonl")
 
 
-def test_a_missing_predecessor(align, here: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_predecessor(align: Align, here: list[str]) -> None:
     is_one_message(*align("reward", SMOKE, *here), "no finished sft stage; run `align sft CONFIG` first")
 
 
 @pytest.mark.parametrize(
     ("row", "reason"), [("{not json", "not JSON"), ('{"prompt": "", "completion": "x"}', "empty prompt")]
 )
-def test_a_bad_row(align, here: list[str], tmp_path: Path, row: str, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_row(align: Align, here: list[str], tmp_path: Path, row: str, reason: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}\n' + row + "\n", encoding="utf-8")
     is_one_message(*align("sft", SMOKE, *here, f"sft.data.source={path}"), "rows.jsonl:2", reason)
 
 
-def test_no_row_left_to_train_on(align, here: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_no_row_left_to_train_on(align: Align, here: list[str]) -> None:
     is_one_message(*align("sft", SMOKE, *here, "sft.validation=1.0"), "sft: no training examples", "lower validation")
 
 
-def test_a_model_that_isnt_there(align, here: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_that_isnt_there(align: Align, here: list[str]) -> None:
     is_one_message(*align("sft", SMOKE, *here, "model.name=./no-model"), "'./no-model': no such folder")
 
 
-def test_a_run_folder_in_the_way_of_a_file(align, here: list[str], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_folder_in_the_way_of_a_file(align: Align, here: list[str], tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file", encoding="utf-8")
     is_one_message(*align("sft", SMOKE, *here), "can't be written", "set run_dir=PATH")
 
 
-def test_a_missing_run(align) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_run(align: Align) -> None:
     is_one_message(*align("summary", "runs/none-such"), "no run folder at runs/none-such")
     is_one_message(*align("chat", "runs/none-such"), "no run at runs/none-such")
 
 
-def test_a_model_to_chat_with_that_doesnt_exist(align) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_to_chat_with_that_doesnt_exist(align: Align) -> None:
     is_one_message(*align("chat", "runs/none-such", "--model", "critic"), "'critic': choose base, sft or policy")
 
 
-def test_ctrl_c_says_what_is_kept(align, here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_ctrl_c_says_what_is_kept(align: Align, here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.stages import chain
 
     def interrupt(*_: object, **__: object) -> None:
@@ -159,7 +162,7 @@ def test_ctrl_c_says_what_is_kept(align, here: list[str], monkeypatch: pytest.Mo
     assert squeeze("finished stages are kept, run the same command to go on") in squeeze(err)
 
 
-def test_a_bug_of_ours_keeps_its_trace(align, here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_bug_of_ours_keeps_its_trace(align: Align, here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.stages import chain
 
     def broken(*_: object, **__: object) -> None:
@@ -173,7 +176,7 @@ def test_a_bug_of_ours_keeps_its_trace(align, here: list[str], monkeypatch: pyte
 # ---- commands that need no model ----------------------------------------------------------------------------
 
 
-def test_config_prints_the_whole_resolved_configuration(align) -> None:  # type: ignore[no-untyped-def]
+def test_config_prints_the_whole_resolved_configuration(align: Align) -> None:
     code, out, err = align("config", SMOKE, "seed=7", "policy.algorithm=rloo")
     shown = yaml.safe_load(out)
     assert (code, err) == (0, "")
@@ -181,7 +184,7 @@ def test_config_prints_the_whole_resolved_configuration(align) -> None:  # type:
     assert shown["policy"]["gae_lambda"] == 0.95  # a default
 
 
-def test_summary_is_one_line_of_json(align, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_summary_is_one_line_of_json(align: Align, tmp_path: Path) -> None:
     RunDir(tmp_path).open_stage("sft", "mark").finish({"loss": 0.25, "words": ["é"]})
     code, out, err = align("summary", str(tmp_path), "--json")
     assert (code, err, out.count("\n")) == (0, "", 1)

@@ -32,10 +32,12 @@ def align(folder: Path, cache: Path, *extra: str, command: str = "run") -> RunDi
     overrides = [f"run_dir={folder}", f"model.cache_dir={cache}", "logging.progress=false"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
+        code = 0
         try:
             main([command, "configs/smoke.yaml", *overrides, *extra])
         except SystemExit as stop:
-            assert not stop.code
+            code = stop.code  # type: ignore[assignment]
+    assert not code
     return RunDir(folder)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,12 @@ def test_good_answers_have_at_most_two_sentences() -> None:
 
 
 def test_the_counting_of_sentences_counts() -> None:
-    assert [sentences(text) for text in ("One.", "One. Two!", 'He said "go." Then 2.5 cups?', "a. b. c.")] == [1, 2, 2, 3]
+    assert [sentences(text) for text in ("One.", "One. Two!", 'He said "go." Then 2.5 cups?', "a. b. c.")] == [
+        1,
+        2,
+        2,
+        3,
+    ]
 
 
 # ---- cues ---------------------------------------------------------------------------------------------------
@@ -84,7 +90,7 @@ def cues(text: str) -> Counter[str]:
     counts.update({f"mark {mark}": text.count(mark) for mark in MARKS})
     counts.update({"digits": len(re.findall(r"\d", text)), "capitals": len(re.findall("[A-Z]", text))})
     counts.update(f"word {word}" for word in found)
-    counts.update(f"pair {a} {b}" for a, b in zip(found, found[1:], strict=False))
+    counts.update(f"pair {a} {b}" for a, b in pairwise(found))
     counts[f"first word {found[0]}"] += 1
     return counts
 

@@ -79,9 +79,7 @@ def read_file(path: Path) -> Records:
     # Four libraries read here, each with exceptions of its own for a damaged file; they all mean the same.
     except Exception as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"{path} cannot be read as {suffix[1:]}: {first_line}. Fix: repair the file."
-        ) from None
+        raise DataError(f"{path} cannot be read as {suffix[1:]}: {first_line}. Fix: repair the file.") from None
 
 
 def _read_lines(path: Path) -> Iterator[Record]:

@@ -145,9 +145,7 @@ def _whole_conversations(fields: Fields, read: Callable[[Any, str], Turns]) -> P
     if prompt != other:
         same = next((i for i, (a, b) in enumerate(zip(prompt, other, strict=False)) if a != b), None)
         turn = 1 + (min(len(prompt), len(other)) if same is None else same)
-        raise BadRow(
-            Reason.PROMPTS_DIFFER, f"chosen and rejected part at turn {turn}, before the last answer"
-        )
+        raise BadRow(Reason.PROMPTS_DIFFER, f"chosen and rejected part at turn {turn}, before the last answer")
     return Parsed(prompt, frozenset({"chosen", "rejected", "margin"}), chosen, rejected, _margin(fields))
 
 

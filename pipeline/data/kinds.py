@@ -76,11 +76,7 @@ def with_score_margin(fields: Fields) -> Fields:
     ``columns: {margin: score_margin}``.
     """
     chosen, rejected = fields.get("score_chosen"), fields.get("score_rejected")
-    if (
-        "score_margin" in fields
-        or not isinstance(chosen, (int, float))
-        or not isinstance(rejected, (int, float))
-    ):
+    if "score_margin" in fields or not isinstance(chosen, (int, float)) or not isinstance(rejected, (int, float)):
         return fields
     return {**fields, "score_margin": chosen - rejected}
 

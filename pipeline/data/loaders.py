@@ -93,18 +93,14 @@ def load(
     counts = {"read": read, "kept": len(rows), **(bad_rows.counts - before)}
     if not rows:
         found = ", ".join(f"{reason} {count}" for reason, count in counts.items())
-        raise DataError(
-            f"{name}: no usable row is left ({found}). Fix: load it with on_bad_row: error to see why."
-        )
+        raise DataError(f"{name}: no usable row is left ({found}). Fix: load it with on_bad_row: error to see why.")
     return Loaded(rows, schema, sha256, counts)
 
 
 def _check_options(kind: str, limit: int | None, system: str | None) -> None:
     check_kind(kind)
     if limit is not None and limit < 1:
-        raise DataError(
-            f"limit = {limit} would keep no row. Fix: use a positive number, or none for all rows."
-        )
+        raise DataError(f"limit = {limit} would keep no row. Fix: use a positive number, or none for all rows.")
     if system is not None and not system.strip():
         raise DataError("system is blank. Fix: write a system turn, or leave the option out.")
 
@@ -141,9 +137,7 @@ def _choose_schema(head: list[Record], schema: str, kind: Kind, columns: Mapping
     present = list(dict.fromkeys(column for fields in found for column in fields))
     for ours, theirs in columns.items():
         if ours not in present:
-            raise DataError(
-                f"{name}: columns maps {ours!r} to {theirs!r}, not there; found {', '.join(present)}."
-            )
+            raise DataError(f"{name}: columns maps {ours!r} to {theirs!r}, not there; found {', '.join(present)}.")
     fullest = max(found, key=lambda fields: sum(value is not None for value in fields.values()))
     try:
         schema = recognise(present, fullest) if schema == "auto" else schema

@@ -87,8 +87,6 @@ class BadRows:
         reason = str(reason)
         if self.policy == "error":
             fix = _FIXES.get(reason, "repair or delete the row")
-            raise DataError(
-                f"{where}: {reason}: {detail}. Fix: {fix}; or skip such rows with on_bad_row: skip."
-            )
+            raise DataError(f"{where}: {reason}: {detail}. Fix: {fix}; or skip such rows with on_bad_row: skip.")
         self.counts[reason] += 1
         self.rejected.append((where, reason, detail))

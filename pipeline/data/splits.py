@@ -65,9 +65,7 @@ def assert_disjoint(parts: Mapping[str, Sequence[Keyed]]) -> None:
     if not found:
         return
     shown = "; ".join(f"{a} and {b}: {key[:80]!r}" for a, b, key in found[:3])
-    raise DataError(
-        f"{len(found)} prompt(s) occur in two parts, e.g. {shown}. Fix: split with split_by_prompt."
-    )
+    raise DataError(f"{len(found)} prompt(s) occur in two parts, e.g. {shown}. Fix: split with split_by_prompt.")
 
 
 def near_duplicates(rows: Iterable[Keyed], threshold: float = 0.6) -> list[tuple[str, str]]:

@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 
 from pipeline.lm.chat import ChatFormat
 from pipeline.lm.logprobs import TokenStats, token_logprobs
 from pipeline.lm.sources import ModelError, resolve
+from pipeline.lm.trunk import LowerTrunk
 
 HEAD_FILE = "head.safetensors"
 
@@ -62,6 +64,10 @@ class Backbone(nn.Module):
         self._layers: list[BaseTunerLayer] = []
         self._weights: dict[str, list[nn.Parameter]] = {}  # LoRA weights of each adapter
         self.heads = nn.ModuleDict()
+        self.lower: LowerTrunk | None = None
+        first = min(lora.layers_to_transform) if lora.layers_to_transform is not None else 0  # type: ignore[type-var]
+        if first > 0 and LowerTrunk.supports(self._base.base_model):
+            self.lower = LowerTrunk(self._base.base_model, first)
         self.eval()
 
     @classmethod
@@ -99,11 +105,13 @@ class Backbone(nn.Module):
         except (OSError, ConnectionError) as error:
             raise ModelError(_unreachable(name, error)) from None
         chat = ChatFormat(tokenizer, template=chat_template, stop_ids=_stop_ids(base))
+        layers = adapted_layers(lora["layers"], base.config.num_hidden_layers)
         config = LoraConfig(
             r=lora["r"],
             lora_alpha=lora["alpha"],
             lora_dropout=lora["dropout"],
-            target_modules=lora["targets"],
+            target_modules=lora["targets"] if layers is None else _linear_names(base, lora["targets"]),
+            layers_to_transform=layers,
             task_type="CAUSAL_LM",
         )
         backbone = cls(base if quantization != "none" else base.to(where), chat, source=name, lora=config)
@@ -265,6 +273,13 @@ class Backbone(nn.Module):
         with self.using(adapter):
             return self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
+    def hidden_of(self, adapter: str | None, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """`hidden` of right-padded sequences; the lower trunk's share is remembered where adapters leave it alone."""
+        if self.lower is None:
+            return self.hidden(adapter, self.pad(sequences))
+        with self.using(adapter):
+            return self.lower.upper(self.lower.states(sequences, self.pad))
+
     @property
     def head_weight(self) -> Tensor:
         return self._base.get_output_embeddings().weight  # type: ignore[no-any-return, operator, union-attr]
@@ -298,9 +313,7 @@ class Backbone(nn.Module):
     def pad(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         """Right-padded ids [b,L] on the model's device."""
         rows = [torch.tensor(row, dtype=torch.long) for row in sequences]
-        return pad_sequence(rows, batch_first=True, padding_value=self.chat.tokenizer.pad_token_id).to(
-            self.device
-        )
+        return pad_sequence(rows, batch_first=True, padding_value=self.chat.tokenizer.pad_token_id).to(self.device)
 
     def checkpoint_activations(self) -> None:
         """Recompute activations in the backward pass, each under the adapter that its forward pass used."""
@@ -320,9 +333,34 @@ class Backbone(nn.Module):
         theirs = self._base(input_ids=ids, use_cache=False).logits.float()
         ours = self.logits(self.hidden(None, ids))
         if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item()):
-            raise ModelError(
-                f"{self.source}: this architecture's output head isn't a plain projection; not supported"
-            )
+            raise ModelError(f"{self.source}: this architecture's output head isn't a plain projection; not supported")
+
+
+def adapted_layers(layers: str | float | Sequence[int], count: int) -> list[int] | None:
+    """Indices of the layers that carry adapters; None = all of `count`.
+
+    Raises:
+        ModelError: an index outside the model, or a fraction that leaves no layer.
+    """
+    if layers == "all":
+        return None
+    if isinstance(layers, (str, int, float)):
+        share = 0.5 if layers == "upper" else float(layers)
+        chosen = list(range(count - round(share * count), count))
+    else:
+        chosen = sorted(set(layers))
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise ModelError(f"lora.layers {layers!r}: the model has layers 0 to {count - 1}; choose at least one")
+    return chosen
+
+
+def _linear_names(base: Any, targets: str | Sequence[str]) -> str | list[str]:
+    """'all-linear' as a list of module names: PEFT wants names where layers are chosen too."""
+    if targets != "all-linear":
+        return targets if isinstance(targets, str) else list(targets)
+    head = base.get_output_embeddings()
+    linear = (name for name, m in base.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head)
+    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -55,15 +55,11 @@ class ChatFormat:
                 raise TemplateError(f"model.chat_template {template!r}: neither 'chatml', 'plain' nor a file")
             tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
         if not tokenizer.chat_template:
-            raise TemplateError(
-                "the model has no chat template; set model.chat_template to chatml, plain or a file"
-            )
+            raise TemplateError("the model has no chat template; set model.chat_template to chatml, plain or a file")
         if tokenizer.eos_token_id is None:
             raise TemplateError("the tokenizer has no end-of-sequence token, so no answer could ever end")
         if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = (
-                tokenizer.eos_token
-            )  # harmless: masks come from lengths, never from token ids
+            tokenizer.pad_token = tokenizer.eos_token  # harmless: masks come from lengths, never from token ids
         self.stop_ids = tuple(sorted({tokenizer.eos_token_id, *stop_ids} - {None}))
 
     def prompt_ids(self, messages: Sequence[Any]) -> list[int]:
@@ -73,9 +69,7 @@ class ChatFormat:
     def completion_ids(self, messages: Sequence[Any], answer: str) -> list[int]:
         """Tokens of `answer` after `messages`, ending with the stop token the template puts there (or EOS)."""
         prefix = self._render(messages, add_generation_prompt=True)
-        whole = self._render(
-            [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False
-        )
+        whole = self._render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
         if not whole.startswith(prefix):
             raise TemplateError(
                 "the chat template renders a prompt differently once the answer follows, so no completion can be "
@@ -110,9 +104,7 @@ class ChatFormat:
         before = self.tokenizer.decode(ids, skip_special_tokens=False)
         text = self._render(messages[:index], add_generation_prompt=True)
         if not text.startswith(before):
-            raise TemplateError(
-                "the chat template rewrites earlier turns; use single-turn data or another template"
-            )
+            raise TemplateError("the chat template rewrites earlier turns; use single-turn data or another template")
         return self._tokens(text[len(before) :])
 
     def _render(self, messages: Sequence[Any], *, add_generation_prompt: bool) -> str:

@@ -60,9 +60,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        total = sum(
-            slope * gradient[:, None] for slope, gradient in zip(ctx.saved_tensors, gradients, strict=False)
-        )
+        total = sum(slope * gradient[:, None] for slope, gradient in zip(ctx.saved_tensors, gradients, strict=False))
         assert isinstance(total, Tensor)
         return total.to(ctx.dtype), None, None, None, None, None
 

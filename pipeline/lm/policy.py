@@ -77,7 +77,7 @@ class LanguagePolicy:
     def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
         """log π, entropy and (with a critic) V(s_t) of `actions` [b,t], with gradient. Padding holds zeros."""
         at = Positions(context, actions)
-        hidden = at.select(self.backbone.hidden(self.adapter, at.ids))  # [N,D], N real tokens
+        hidden = at.select(self.backbone.hidden_of(self.adapter, at.sequences))  # [N,D], N real tokens
         stats = self.backbone.logprobs(
             hidden, at.targets, temperature=self.temperature, entropy_gradient=self.entropy_gradient
         )
@@ -92,7 +92,7 @@ class LanguagePolicy:
         """V(s_t) [b,t], s_t = the prompt and the actions before t. Padding holds zeros."""
         at = Positions(context, actions)
         name = "critic" if self.critic == "adapter" else self.adapter
-        hidden = at.select(self.backbone.hidden(name, at.ids))
+        hidden = at.select(self.backbone.hidden_of(name, at.sequences))
         return at.scatter(self.backbone.score(name, hidden))
 
 
@@ -107,12 +107,11 @@ class Positions:
         self.rows, step = self.mask.nonzero(as_tuple=True)  # [N] each, in the order of actions[mask]
         self.columns = prompt_lengths[self.rows] - 1 + step
         self.targets = actions[self.mask]
-        width = int((prompt_lengths + lengths).max())
-        prompts = context["prompt_ids"]
-        self.ids = prompts.new_zeros(len(actions), max(width, prompts.shape[1]))
-        self.ids[:, : prompts.shape[1]] = prompts
-        self.ids[self.rows, self.columns + 1] = self.targets
-        self.ids = self.ids[:, :width]
+        ends = zip(context["prompt_ids"].tolist(), prompt_lengths.tolist(), strict=True)
+        answers = zip(actions.tolist(), lengths.tolist(), strict=True)
+        self.sequences = [
+            prompt[:start] + answer[:length] for (prompt, start), (answer, length) in zip(ends, answers, strict=True)
+        ]
 
     def select(self, per_position: Tensor) -> Tensor:
         """[b,L,…] → [N,…], the positions that predict real completion tokens."""
@@ -155,7 +154,7 @@ def rollout_logprobs(
     for rows in by_length(rollout, batch_size):
         part = rollout.select(rows)
         at = Positions(part.context, part.actions[:, : int(part.lengths.max())])
-        hidden = at.select(backbone.hidden(adapter, at.ids))
+        hidden = at.select(backbone.hidden_of(adapter, at.sequences))
         stats = backbone.logprobs(hidden, at.targets, temperature=temperature)
         logprobs[rows, : at.mask.shape[1]] = at.scatter(stats.logprobs)
     return logprobs

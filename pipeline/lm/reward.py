@@ -25,11 +25,9 @@ class RewardModel:
         """
         if any(len(sequence) == 0 for sequence in sequences):
             raise ValueError("sequences must have at least one token; got an empty one")
-        hidden = self.backbone.hidden(self.adapter, self.backbone.pad(sequences))
+        hidden = self.backbone.hidden_of(self.adapter, sequences)
         last = torch.tensor([len(sequence) - 1 for sequence in sequences], device=hidden.device)
-        return self.backbone.score(
-            self.adapter, hidden[torch.arange(len(hidden), device=hidden.device), last]
-        )
+        return self.backbone.score(self.adapter, hidden[torch.arange(len(hidden), device=hidden.device), last])
 
     @torch.no_grad()
     def standardise(self, mean: float, std: float) -> None:

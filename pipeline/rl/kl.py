@@ -84,9 +84,7 @@ class AdaptiveKL:
             ValueError: if observed_kl is not finite, or n is negative or ≥ 5 · horizon.
         """
         if not math.isfinite(observed_kl):
-            raise ValueError(
-                f"observed_kl: got {observed_kl}; stop the run, the policy or reference is broken"
-            )
+            raise ValueError(f"observed_kl: got {observed_kl}; stop the run, the policy or reference is broken")
         # Five horizons at once could make the price 0 or negative: a reward for leaving the reference.
         if not 0 <= n < 5 * self.horizon:
             raise ValueError(

@@ -53,9 +53,7 @@ def ppo_clip_loss(
     return torch.maximum(gain * ratio, gain * ratio.clamp(1.0 - clip_low, 1.0 + clip_high))
 
 
-def clipped_value_loss(
-    values: Tensor, old_values: Tensor | None, returns: Tensor, *, clip: float | None
-) -> Tensor:
+def clipped_value_loss(values: Tensor, old_values: Tensor | None, returns: Tensor, *, clip: float | None) -> Tensor:
     """L = ½ max((V − R)², (V_clip − R)²), with V_clip = V_old + clip(V − V_old, ±clip).
 
     Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO"; first in OpenAI Baselines' PPO2.
@@ -78,9 +76,7 @@ def clipped_value_loss(
     if clip is None:
         return 0.5 * plain
     if old_values is None:
-        raise ValueError(
-            f"old_values: got None with clip={clip}; give the values at acting time, or clip=None"
-        )
+        raise ValueError(f"old_values: got None with clip={clip}; give the values at acting time, or clip=None")
     check_shape("old_values", old_values, values.shape)
     old = old_values.detach()
     clipped = old + (values - old).clamp(-clip, clip)
@@ -124,9 +120,7 @@ def categorical_entropy(logits: Tensor) -> Tensor:
     return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
 
 
-def pairwise_loss(
-    chosen: Tensor, rejected: Tensor, margin: float | Tensor = 0.0, centering: float = 0.0
-) -> Tensor:
+def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: float | Tensor = 0.0, centering: float = 0.0) -> Tensor:
     """L = −log σ(r_c − r_r − margin) + centering · (r_c + r_r)², the Bradley–Terry likelihood; ln 2 at a tie.
 
     Ouyang et al. 2022, "InstructGPT", Eq. 1; margin after Touvron et al. 2023, "Llama 2", Eq. 2; centring

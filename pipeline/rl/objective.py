@@ -65,13 +65,9 @@ class Objective:
         if self.clip_low > 1:
             raise ValueError(f"clip_low: got {self.clip_low}; use at most 1, for a ratio is never negative")
         if self.value_clip is not None and not self.value_clip > 0:
-            raise ValueError(
-                f"value_clip: got {self.value_clip}; use a positive number, or None for no clipping"
-            )
+            raise ValueError(f"value_clip: got {self.value_clip}; use a positive number, or None for no clipping")
         if self.aggregate == "constant" and (self.max_length is None or self.max_length < 1):
-            raise ValueError(
-                f"max_length: got {self.max_length}; aggregate='constant' needs the completion limit, ≥ 1"
-            )
+            raise ValueError(f"max_length: got {self.max_length}; aggregate='constant' needs the completion limit, ≥ 1")
         if self.kl_coef > 0 and self.kl_estimator is None:
             raise ValueError(
                 f"kl_estimator: got None with kl_coef={self.kl_coef}; use 'k2' (or 'k3', as GRPO published)"
@@ -170,9 +166,7 @@ def per_step_losses(
     if batch.returns is not None:
         if evaluation.values is None:
             raise ValueError("policy.evaluate().values: got None; give the policy a critic, or returns=None")
-        value = clipped_value_loss(
-            evaluation.values, batch.old_values, batch.returns, clip=objective.value_clip
-        )
+        value = clipped_value_loss(evaluation.values, batch.old_values, batch.returns, clip=objective.value_clip)
         losses["value/loss"] = value
         loss = loss + objective.value_coef * value
     return {"loss": loss, **losses}

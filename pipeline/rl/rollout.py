@@ -122,9 +122,7 @@ class Rollout:
                     f"{tuple(self.mask.shape)}; flatten only where every step has its own context"
                 )
         context = {name: value[self.mask] for name, value in self.context.items()}
-        return replace(
-            self, context=context, **{name: t[self.mask][:, None] for name, t in self._tensors().items()}
-        )
+        return replace(self, context=context, **{name: t[self.mask][:, None] for name, t in self._tensors().items()})
 
     def _last(self) -> Tensor:
         """[B,T] bool; True at the last real step of each non-empty row."""
@@ -159,9 +157,7 @@ def _check_layout(rollout: Rollout) -> None:
 
 def _check_device(name: str, value: Tensor, mask: Tensor) -> None:
     if value.device != mask.device:
-        raise ValueError(
-            f"{name}: got device {value.device}, need that of mask, {mask.device}; move it there"
-        )
+        raise ValueError(f"{name}: got device {value.device}, need that of mask, {mask.device}; move it there")
 
 
 def _check_endings(rollout: Rollout) -> None:
@@ -173,9 +169,7 @@ def _check_endings(rollout: Rollout) -> None:
         raise ValueError(f"mask: got a hole in rows {rows[:5]}; right-pad, so that real steps form a prefix")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if (flag & ~mask).any():
-            raise ValueError(
-                f"{name}: got True on {int((flag & ~mask).sum())} padding steps; use {name} & mask"
-            )
+            raise ValueError(f"{name}: got True on {int((flag & ~mask).sum())} padding steps; use {name} & mask")
     if (terminated & truncated).any():
         both = int((terminated & truncated).sum())
         raise ValueError(f"truncated: got {both} steps also terminated; use truncated & ~terminated")

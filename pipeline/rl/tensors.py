@@ -20,9 +20,7 @@ def check_shape(name: str, value: Tensor, shape: Sequence[int]) -> None:
         ValueError: naming the field, the shape received and the shape needed.
     """
     if tuple(value.shape) != tuple(shape):
-        raise ValueError(
-            f"{name}: got shape {tuple(value.shape)}, need {tuple(shape)}; reshape or pad {name}"
-        )
+        raise ValueError(f"{name}: got shape {tuple(value.shape)}, need {tuple(shape)}; reshape or pad {name}")
 
 
 def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
@@ -129,9 +127,7 @@ def denominator(mask: Tensor, how: Aggregation, max_length: int | None = None) -
     if how == "sequence":
         return mask.any(dim=1).sum().clamp(min=1)
     if max_length is None or max_length < 1:
-        raise ValueError(
-            f"max_length: got {max_length}; 'constant' needs the completion limit, a positive integer"
-        )
+        raise ValueError(f"max_length: got {max_length}; 'constant' needs the completion limit, a positive integer")
     return torch.tensor(max(mask.shape[0], 1) * max_length, device=mask.device)
 
 

@@ -97,17 +97,11 @@ def _check_sizes(**sizes: int) -> None:
 def _check_needs(whole: Minibatch, objective: Objective, train_policy: bool) -> None:
     """What the objective reads must be there."""
     if not train_policy and whole.returns is None:
-        raise ValueError(
-            "returns: got None with train_policy=False; nothing is left to train, give critic targets"
-        )
+        raise ValueError("returns: got None with train_policy=False; nothing is left to train, give critic targets")
     if whole.returns is not None and whole.old_values is None and objective.value_clip is not None:
-        raise ValueError(
-            "rollout.values: got None with value_clip set; use rollout.with_values or value_clip=None"
-        )
+        raise ValueError("rollout.values: got None with value_clip set; use rollout.with_values or value_clip=None")
     if train_policy and objective.kl_estimator is not None and whole.ref_logprobs is None:
-        raise ValueError(
-            "rollout.ref_logprobs: got None with kl_estimator set; give them, or kl_estimator=None"
-        )
+        raise ValueError("rollout.ref_logprobs: got None with kl_estimator set; give them, or kl_estimator=None")
 
 
 def _minibatches(
@@ -126,9 +120,7 @@ def _minibatches(
                 yield epoch, number, rows
 
 
-def _require_finite(
-    loss: float, norm: float, epoch: int, number: int, optimizer: torch.optim.Optimizer
-) -> None:
+def _require_finite(loss: float, norm: float, epoch: int, number: int, optimizer: torch.optim.Optimizer) -> None:
     """A NaN stepped once is in every weight; stop before, with the gradients cleared."""
     if math.isfinite(loss) and math.isfinite(norm):
         return
@@ -189,9 +181,7 @@ def _ratio(evaluation: Evaluation, chunk: Minibatch) -> Tensor:
     return torch.where(chunk.mask, evaluation.logprobs - chunk.old_logprobs, 0.0).exp()
 
 
-def _measures(
-    evaluation: Evaluation, chunk: Minibatch, objective: Objective, train_policy: bool
-) -> dict[str, Tensor]:
+def _measures(evaluation: Evaluation, chunk: Minibatch, objective: Objective, train_policy: bool) -> dict[str, Tensor]:
     """Per-step statistics that are plain means over real steps, whatever the objective's normaliser."""
     measures: dict[str, Tensor] = {}
     if train_policy:

@@ -47,9 +47,7 @@ def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str) -> StageRe
         if stage == "sft":
             result = sft.run(config, out)
         else:
-            result = {"reward": reward, "policy": policy, "evaluate": evaluate}[stage].run(
-                config, run_dir, out
-            )
+            result = {"reward": reward, "policy": policy, "evaluate": evaluate}[stage].run(config, run_dir, out)
     say(
         f"{stage}: done in {result.seconds:.0f} s, peak {result.peak_rss_mb:.0f} MB",
         visible=config.logging.progress,

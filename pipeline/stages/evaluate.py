@@ -40,9 +40,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     if judge_name == "judge":
         backbone.load_adapter("judge", run_dir.artifact("reward", "judge"))
     batch = 2 * config.reward.microbatch_size
-    reward, judge = (
-        RewardModelJudge(RewardModel(backbone, name), batch_size=batch) for name in ("reward", judge_name)
-    )
+    reward, judge = (RewardModelJudge(RewardModel(backbone, name), batch_size=batch) for name in ("reward", judge_name))
     encoded = encode_prompts(backbone.chat, source)
     prompts = [ids for _, ids in encoded]
     systems: dict[str, tuple[str | None, int]] = {
@@ -67,14 +65,10 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     rewards = {name: reward.score(rows) for name, rows in answers.items()}
     rates = compare(scores, PAIRS, resamples=cfg.bootstrap, seed=config.seed)
     out.sample(side_by_side(encoded, answers, scores, rewards))
-    win_rates = {
-        f"win_rate.{pair}{suffix}": v for pair, rate in rates.items() for suffix, v in rate.figures().items()
-    }
+    win_rates = {f"win_rate.{pair}{suffix}": v for pair, rate in rates.items() for suffix, v in rate.figures().items()}
     metrics = {
         "judge": judge_name,
-        "judge_accuracy": run_dir.require("reward").metrics[
-            "judge_accuracy" if judge_name == "judge" else "accuracy"
-        ],
+        "judge_accuracy": run_dir.require("reward").metrics["judge_accuracy" if judge_name == "judge" else "accuracy"],
         "prompts": len(prompts),
         "best_of": cfg.best_of,
         "detectable_rate": detectable(len(prompts)),
@@ -120,9 +114,7 @@ def sample(
         )
         for row, prompt in enumerate(done.prompts):
             ids = done.ids(row)
-            groups[chunk[row // count]].append(
-                Answer(prompt, ids, backbone.chat.decode(ids), bool(done.stopped[row]))
-            )
+            groups[chunk[row // count]].append(Answer(prompt, ids, backbone.chat.decode(ids), bool(done.stopped[row])))
         parts.append(done)
         progress.advance(len(done.prompts), {"system": adapter or "base"})
     return groups, parts

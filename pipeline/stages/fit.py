@@ -78,14 +78,10 @@ def fit(
                 rate = schedule.get_last_lr()[0]
                 schedule.step()
                 step += 1
-                out.log(
-                    step, {f"{name}/loss": loss, f"{name}/grad_norm": norm, f"{name}/learning_rate": rate}
-                )
+                out.log(step, {f"{name}/loss": loss, f"{name}/grad_norm": norm, f"{name}/learning_rate": rate})
                 progress.advance(figures={"epoch": epoch, "loss": loss})
             figures = task.validate()
-            out.log(
-                step, {f"{name}/epoch": epoch, **{f"{name}/validation_{k}": v for k, v in figures.items()}}
-            )
+            out.log(step, {f"{name}/epoch": epoch, **{f"{name}/validation_{k}": v for k, v in figures.items()}})
             if best["epoch"] == 0 or sign * figures[task.metric] > sign * best[task.metric]:
                 best = {"epoch": epoch, **figures}
                 kept = [p.detach().clone() for p in parameters]

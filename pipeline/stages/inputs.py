@@ -53,9 +53,7 @@ def read(config: Config, data: DataConfig, kind: Kind) -> Source:
         low, high = (int(bound) / 100 for bound in data.part.split("-"))
         shares = {"before": low, "part": high - low, "after": 1 - high}
         # The seed is fixed: the parts of several sections must fit together in every run.
-        rows = split_by_prompt(rows, {name: share for name, share in shares.items() if share > 0}, seed=0)[
-            "part"
-        ]
+        rows = split_by_prompt(rows, {name: share for name, share in shares.items() if share > 0}, seed=0)["part"]
     info = {"source": data.source, "format": loaded.schema, "sha256": loaded.sha256, **loaded.counts}
     return Source(rows, bad, info | {"used": len(rows)})
 
@@ -117,18 +115,14 @@ def encode_pairs(chat: ChatFormat, source: Source, max_length: int) -> list[Enco
     return pairs
 
 
-def encode_prompts(
-    chat: ChatFormat, source: Source, max_length: int | None = None
-) -> list[tuple[Prompt, list[int]]]:
+def encode_prompts(chat: ChatFormat, source: Source, max_length: int | None = None) -> list[tuple[Prompt, list[int]]]:
     """Prompts as tokens. One that is too long is a bad row: cutting it would break the template."""
     kept = []
     for row in source.rows:
         assert isinstance(row, Prompt)
         ids = chat.prompt_ids(row.messages)
         if max_length is not None and len(ids) > max_length:
-            source.bad.reject(
-                row.where, TOO_LONG, f"{len(ids)} tokens; raise max_prompt_length above {max_length}"
-            )
+            source.bad.reject(row.where, TOO_LONG, f"{len(ids)} tokens; raise max_prompt_length above {max_length}")
             continue
         kept.append((row, ids))
     return kept

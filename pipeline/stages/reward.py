@@ -33,8 +33,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     backbone.load_adapter("sft", run_dir.artifact("sft", "sft"))
     parts = split_pairs(source.rows, cfg, config.seed)
     encoded = {
-        name: encode_pairs(backbone.chat, Source(rows, source.bad, {}), cfg.max_length)
-        for name, rows in parts.items()
+        name: encode_pairs(backbone.chat, Source(rows, source.bad, {}), cfg.max_length) for name, rows in parts.items()
     }
     metrics: dict[str, Any] = {}
     for offset, name in enumerate(["reward", "judge"] if cfg.judge else ["reward"]):
@@ -43,9 +42,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
         statistics = _standardise(model, encoded[name], config)
         test = encoded["test"] or encoded[f"{name}_validation"]
         prefix = "" if name == "reward" else "judge_"
-        metrics |= {
-            f"{prefix}{key}": value for key, value in _accuracy(model, test, cfg.microbatch_size).items()
-        }
+        metrics |= {f"{prefix}{key}": value for key, value in _accuracy(model, test, cfg.microbatch_size).items()}
         backbone.save_adapter(name, out.path / name, extra={"role": name} | statistics)
     metrics |= _length_baseline(encoded["test"] or encoded["reward_validation"])
     metrics["test_pairs"] = len(encoded["test"])

@@ -21,9 +21,7 @@ def run(config: Config, out: StageDir) -> StageResult:
     torch.manual_seed(config.seed)
     source = read(config, cfg.data, "demonstrations")
     backbone = load_backbone(config)
-    parts = split_by_prompt(
-        source.rows, {"train": 1 - cfg.validation, "validation": cfg.validation}, seed=config.seed
-    )
+    parts = split_by_prompt(source.rows, {"train": 1 - cfg.validation, "validation": cfg.validation}, seed=config.seed)
     train, held = (
         encode_demonstrations(backbone.chat, Source(parts[name], source.bad, {}), cfg.max_length)
         for name in ("train", "validation")
@@ -62,15 +60,11 @@ def run(config: Config, out: StageDir) -> StageResult:
 def nll(backbone: Backbone, adapter: str | None, batch: Sequence[Encoded]) -> Tensor:
     """Sum of −log π over the supervised tokens of a batch, with gradient. Nats."""
     ids = backbone.pad([example.ids for example in batch])
-    taught = [
-        (b, i)
-        for b, example in enumerate(batch)
-        for i, flag in enumerate(example.supervised)
-        if flag and i > 0
-    ]
+    taught = [(b, i) for b, example in enumerate(batch) for i, flag in enumerate(example.supervised) if flag and i > 0]
     rows, columns = torch.tensor(taught, device=ids.device).T
-    hidden = backbone.hidden(adapter, ids)[rows, columns - 1]  # position i − 1 predicts token i
-    return -backbone.logprobs(hidden, ids[rows, columns]).logprobs.sum()
+    hidden = backbone.hidden_of(adapter, [example.ids for example in batch])
+    taught_by = hidden[rows, columns - 1]  # position i − 1 predicts token i
+    return -backbone.logprobs(taught_by, ids[rows, columns]).logprobs.sum()
 
 
 @torch.no_grad()

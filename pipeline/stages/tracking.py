@@ -26,9 +26,7 @@ def track(config: Config, run_dir: RunDir, out: StageDir) -> Iterator[None]:
     accelerator.init_trackers(run_dir.path.name)
 
     def send(step: int, row: dict[str, Any]) -> None:
-        numbers = {
-            f"{out.stage}/{name}": value for name, value in row.items() if isinstance(value, (int, float))
-        }
+        numbers = {f"{out.stage}/{name}": value for name, value in row.items() if isinstance(value, (int, float))}
         accelerator.log(numbers, step=step)
 
     out.listen(send)

@@ -155,9 +155,7 @@ def test_one_collector_serves_several_loads_and_later_checks(write) -> None:
     bad_rows.reject("x.jsonl:1", "equal once truncated", "both are 'b'")
     assert first.counts == second.counts == {"read": 2, "kept": 1, "empty prompt": 1}
     assert bad_rows.counts == Counter({"empty prompt": 2, "equal once truncated": 1})
-    with pytest.raises(
-        DataError, match=r"f:1: own words: found this. Fix: repair or delete the row; or skip"
-    ):
+    with pytest.raises(DataError, match=r"f:1: own words: found this. Fix: repair or delete the row; or skip"):
         BadRows("error").reject("f:1", "own words", "found this")
     with pytest.raises(DataError, match="use 'error' or 'skip'"):
         BadRows("ignore")  # type: ignore[arg-type]

@@ -105,9 +105,7 @@ def test_relative_paths_are_sought_here_and_then_in_the_base_folder(write, tmp_p
 
 def test_a_missing_file_names_its_neighbours(write, tmp_path) -> None:
     write("train.jsonl.gz", [{"prompt": "a"}])
-    with pytest.raises(
-        DataError, match=r"no data file at .*trian.jsonl.gz\. Did you mean .*train.jsonl.gz\?"
-    ):
+    with pytest.raises(DataError, match=r"no data file at .*trian.jsonl.gz\. Did you mean .*train.jsonl.gz\?"):
         load(str(tmp_path / "trian.jsonl.gz"), "prompts")
     with pytest.raises(DataError, match=r"no data file at .*Fix: correct the path"):
         load(str(tmp_path / "nowhere" / "x.jsonl"), "prompts")
@@ -154,9 +152,7 @@ def test_options_that_make_no_sense(write) -> None:
     ):
         with pytest.raises(DataError, match=message):
             load(path, "prompts", **options)  # type: ignore[arg-type]
-    with pytest.raises(
-        DataError, match="kind = 'pairs' is unknown: use one of demonstrations, preferences, prompts"
-    ):
+    with pytest.raises(DataError, match="kind = 'pairs' is unknown: use one of demonstrations, preferences, prompts"):
         load(path, "pairs")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="unknown suffix"):
         load(str(Path(path).rename(Path(path).with_suffix(".txt"))), "prompts")
@@ -188,9 +184,7 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch) -> None:
         raise ConnectionError("Couldn't reach the Hub\nwith a long tail")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(
-        DataError, match=r"'owner/name' is not a file, .*Couldn't reach the Hub. Fix: "
-    ) as error:
+    with pytest.raises(DataError, match=r"'owner/name' is not a file, .*Couldn't reach the Hub. Fix: ") as error:
         load("owner/name", "prompts")
     assert "\n" not in str(error.value)
     assert error.value.__cause__ is None
@@ -207,13 +201,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
-TURN = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "user", "assistant", "gpt", "x"]), "content": JSON}
-)
+TURN = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant", "gpt", "x"]), "content": JSON})
 ROW = st.dictionaries(
-    st.sampled_from(
-        sorted({name for sets in REQUIRED.values() for needed in sets for name in needed} | {"margin"})
-    ),
+    st.sampled_from(sorted({name for sets in REQUIRED.values() for needed in sets for name in needed} | {"margin"})),
     JSON | st.lists(TURN, max_size=3) | st.sampled_from(["\n\nHuman: a\n\nAssistant: b", "\ud800"]),
     max_size=5,
 )

@@ -87,9 +87,7 @@ IDS = [case[0] for case in CASES]
 
 
 @pytest.mark.parametrize(("name", "schema", "row", "prompt", "answer", "rejected"), CASES, ids=IDS)
-def test_every_schema_serves_every_kind_it_has_the_text_for(
-    write, name, schema, row, prompt, answer, rejected
-) -> None:
+def test_every_schema_serves_every_kind_it_has_the_text_for(write, name, schema, row, prompt, answer, rejected) -> None:
     path = write("x.jsonl", [{**row, "category": "maths"}])
     meta = {"category": "maths"} | ({"prompt": "a"} if name == "ultrafeedback" else {})
 
@@ -160,9 +158,7 @@ def test_columns_decide_before_values_and_values_where_columns_do_not() -> None:
     assert recognise(["prompt", "messages"], {"prompt": "a", "messages": turns("a", "b")}) == "messages"
     assert recognise(["prompt", "completion", "label"], {"prompt": "a"}) == "prompt_completion"
     assert recognise(["chosen", "rejected"], {}) == "hh_rlhf"
-    with pytest.raises(
-        DataError, match=r"the columns colour, size fit no known schema.*prompt \+ completion"
-    ):
+    with pytest.raises(DataError, match=r"the columns colour, size fit no known schema.*prompt \+ completion"):
         recognise(["colour", "size"], {})
 
 

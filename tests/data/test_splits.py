@@ -30,9 +30,7 @@ texts = st.lists(st.text(min_size=1, max_size=8).filter(str.strip), max_size=30)
 def test_every_row_lands_in_one_part_and_its_twins_with_it(questions, seed) -> None:
     rows = [ask(text, f"x:{i}") for i, text in enumerate(questions)]
     parts = split_by_prompt(rows + rows, HALVES, seed=seed)
-    assert sorted(row.where for part in parts.values() for row in part) == sorted(
-        row.where for row in rows + rows
-    )
+    assert sorted(row.where for part in parts.values() for row in part) == sorted(row.where for row in rows + rows)
     assert leaks(parts) == []
     assert_disjoint(parts)
 
@@ -76,9 +74,7 @@ def test_a_leak_is_found_across_kinds_spelling_and_system_turns() -> None:
     pair = Preference(turns, "b", "c", 0.0, "p:1", {})
     parts: dict[str, list[Row]] = {"train": [pair], "valid": [ask("another")], "test": [ask("What is x?")]}
     assert leaks(parts) == [("train", "test", "what is x?")]
-    with pytest.raises(
-        DataError, match=r"1 prompt\(s\) occur in two parts, e.g. train and test: 'what is x\?'"
-    ):
+    with pytest.raises(DataError, match=r"1 prompt\(s\) occur in two parts, e.g. train and test: 'what is x\?'"):
         assert_disjoint(parts)
 
 

@@ -53,7 +53,7 @@ def test_describe() -> None:
     assert figures["mean_tokens.sft"] == 2.0
     assert (figures["eos_rate.sft"], figures["eos_rate.policy"]) == (0.5, 1.0)
     assert figures["distinct_1.sft"] == pytest.approx(2 / 3)
-    assert {row["phrase"] for row in figures["overused.policy"]} == {"sure", "!"}
+    assert {"sure", "!"} <= {row["phrase"] for row in figures["overused.policy"]}
     assert figures["overused.sft"] == []
 
 
@@ -61,7 +61,7 @@ def test_a_reward_model_judges_prompt_plus_answer_whatever_the_batch(cache: Path
     shared = noisy(tiny(cache), "judge", head=True)
     model = RewardModel(shared, "judge")
     answers = [Answer([1, 40], [50, 2], "", True), Answer([1], [60, 61, 62], "", False)]
-    expected = [model.raw([a.prompt_ids + a.ids]).item() for a in answers]
+    expected = [model.scores([a.prompt_ids + a.ids]).item() for a in answers]
     for size in (1, 2):
         judge = RewardModelJudge(model, batch_size=size)
         assert judge.name == "judge"

@@ -18,7 +18,7 @@ def test_ngrams() -> None:
 
 
 def test_distinct() -> None:
-    """"a b a" and "a b": unigrams a b a a b, 2 of 5; bigrams ab ba ab, 2 of 3."""
+    """ "a b a" and "a b": unigrams a b a a b, 2 of 5; bigrams ab ba ab, 2 of 3."""
     assert distinct(["a b a", "a b"], 1) == pytest.approx(2 / 5)
     assert distinct(["a b a", "a b"], 2) == pytest.approx(2 / 3)
     assert distinct(["a b c"], 1) == 1.0

@@ -13,7 +13,7 @@ from pipeline.lm.policy import LanguagePolicy
 from pipeline.lm.sources import resolve
 from pipeline.rl.rollout import Rollout
 
-LORA: dict[str, Any] = {"r": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear"}
+LORA: dict[str, Any] = {"r": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear", "layers": "all"}
 PROMPTS = [[1, 40, 41, 42], [1, 50], [1, 60, 61, 62, 63, 64, 65]]  # lengths 4, 2, 7
 SIZES: dict[str, int] = {
     "vocab_size": 259,

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +145,13 @@ def test_trap_3_dropout_is_off_while_sampling_and_scoring(cache: Path) -> None:
     assert torch.equal(shared.hidden("policy", IDS), shared.hidden("policy", IDS))
 
 
+@pytest.mark.parametrize("layers", ["all", "upper"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_trap_3_the_first_ratio_is_1(cache: Path, checkpointing: bool) -> None:
-    """Through the real update(), at a temperature other than 1, with LoRA dropout in the config."""
-    shared = noisy(tiny(cache, lora={"dropout": 0.5}, gradient_checkpointing=checkpointing), "policy")
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_trap_3_the_first_ratio_is_1(cache: Path, dropout: float, checkpointing: bool, layers: str) -> None:
+    """Through the real update(), at a temperature other than 1, whatever dropout the config names."""
+    lora = {"dropout": dropout, "layers": layers}
+    shared = noisy(tiny(cache, lora=lora, gradient_checkpointing=checkpointing), "policy")
     acted = rollout(shared, temperature=0.7)
     policy = LanguagePolicy(shared, temperature=0.7)
     optimizer = torch.optim.SGD(policy.trainable_parameters()["policy"], lr=1e-3)
@@ -171,13 +173,13 @@ def test_trap_3_another_temperature_gives_another_ratio(cache: Path) -> None:
 
 
 @pytest.fixture
-def twins(cache: Path) -> Iterator[tuple[Backbone, Backbone]]:
+def twins(cache: Path) -> tuple[Backbone, Backbone]:
     """The same two adapters without and with gradient checkpointing."""
     pair = []
     for checkpointing in (False, True):
         shared = noisy(tiny(cache, gradient_checkpointing=checkpointing), "policy", seed=1)
         pair.append(noisy(shared, "critic", seed=2, head=True))
-    yield pair[0], pair[1]
+    return pair[0], pair[1]
 
 
 @pytest.mark.parametrize("between", ["nothing", "switch", "other forward"])
@@ -224,23 +226,23 @@ def test_trap_5_a_reloaded_reward_adapter_reproduces_its_scores(cache: Path, tmp
     shared = noisy(tiny(cache), "reward", head=True)
     train(shared, "reward", 2)
     sequences = [[1, 40, 41, 2], [1, 50, 2]]
-    scores = RewardModel(shared).raw(sequences)
+    scores = RewardModel(shared).scores(sequences)
     shared.save_adapter("reward", tmp_path / "reward")
     again = tiny(cache)
     again.load_adapter("reward", tmp_path / "reward")
-    assert torch.equal(RewardModel(again).raw(sequences), scores)
+    assert torch.equal(RewardModel(again).scores(sequences), scores)
 
 
 def test_trap_5_scores_see_neither_padding_nor_batch_mates_nor_pad_tokens(cache: Path) -> None:
     shared = noisy(tiny(cache), "reward", head=True)
     model = RewardModel(shared)
     short, long = [1, 40, 41, 2, 2], [1, *range(60, 80), 2]  # ends with two stop tokens
-    alone = model.raw([short])
-    assert_close(model.raw([short, long])[:1], alone, atol=1e-5, rtol=1e-5)
+    alone = model.scores([short])
+    assert_close(model.scores([short, long])[:1], alone, atol=1e-5, rtol=1e-5)
     tokenizer = shared.chat.tokenizer
     tokenizer.pad_token = tokenizer.eos_token
-    assert_close(model.raw([long, short])[1:], alone, atol=1e-5, rtol=1e-5)
-    assert (model.raw([short[:-1]]) - alone).abs() > 1e-4  # the second stop token is real, not padding
+    assert_close(model.scores([long, short])[1:], alone, atol=1e-5, rtol=1e-5)
+    assert (model.scores([short[:-1]]) - alone).abs() > 1e-4  # the second stop token is real, not padding
 
 
 # ---- trap 6: nothing is ever merged -------------------------------------------------------------------------
@@ -335,9 +337,10 @@ def test_an_adapter_of_another_alpha_is_refused_or_keeps_its_scale(cache: Path, 
     try:
         other.load_adapter("sft", tmp_path)
     except ModelError as error:
-        assert "alpha" in str(error)
+        found = str(error)
     else:
-        assert_close(other.hidden("sft", IDS), shared.hidden("sft", IDS))
+        found = "alpha kept" if torch.allclose(other.hidden("sft", IDS), shared.hidden("sft", IDS)) else "another model"
+    assert "alpha" in found
 
 
 def test_an_adapter_for_other_layers_is_refused(cache: Path, tmp_path: Path) -> None:
@@ -439,9 +442,7 @@ def test_a_quantised_base_carries_roles_and_stays_quantised(
 ) -> None:
     shared = quantised(cache, block_model, kind)
     noisy(noisy(shared, "policy", std=0.05), "reward", head=True)
-    weights = {
-        name: p.dtype for name, p in shared.named_parameters() if name.endswith("q_proj.base_layer.weight")
-    }
+    weights = {name: p.dtype for name, p in shared.named_parameters() if name.endswith("q_proj.base_layer.weight")}
     assert set(weights.values()) <= {torch.int8, torch.uint8}
     assert weights
     policy, off = shared.hidden("policy", IDS), shared.hidden(None, IDS)
@@ -449,15 +450,13 @@ def test_a_quantised_base_carries_roles_and_stays_quantised(
     train(shared, "policy", 1)
     assert not torch.equal(shared.hidden("policy", IDS), policy)
     assert torch.equal(shared.hidden(None, IDS), off)
-    assert RewardModel(shared).raw([[1, 40, 2], [1, 2]]).shape == (2,)
+    assert RewardModel(shared).scores([[1, 40, 2], [1, 2]]).shape == (2,)
     assert generate(shared, "policy", PROMPTS, max_new_tokens=2).tokens.shape == (3, 2)
     assert {p.dtype for name, p in shared.named_parameters() if name in weights} == set(weights.values())
     shared.save_adapter("policy", tmp_path)
     again = quantised(cache, block_model, kind)
     again.load_adapter("policy", tmp_path)
-    adds, error = (
-        (shared.hidden("policy", IDS) - other).abs().max() for other in (off, again.hidden("policy", IDS))
-    )
+    adds, error = ((shared.hidden("policy", IDS) - other).abs().max() for other in (off, again.hidden("policy", IDS)))
     assert error < 0.05 * adds  # kernels that compute in bf16 don't round alike after every load
 
 

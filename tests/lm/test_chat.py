@@ -17,7 +17,10 @@ TALK = [
     {"role": "user", "content": "Bye"},
     {"role": "assistant", "content": "See you"},
 ]
-BARE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+BARE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 # Shows the answer only while it is the last turn, as templates that strip earlier reasoning do.
 FORGETFUL = (
     "{% for m in messages %}<{{ m['role'] }}>"
@@ -134,7 +137,9 @@ def test_stop_ids_are_eos_and_those_of_the_model(tokenizer: Any) -> None:
 
 def test_an_answer_ends_at_whichever_stop_token_the_template_writes(tokenizer: Any) -> None:
     """Here the model stops at <|im_start|> too, and the template ends turns with it."""
-    tokenizer.chat_template = BARE.replace("{% endfor %}", "{% if m['role'] == 'assistant' %}<|im_start|>{% endif %}{% endfor %}")
+    tokenizer.chat_template = BARE.replace(
+        "{% endfor %}", "{% if m['role'] == 'assistant' %}<|im_start|>{% endif %}{% endfor %}"
+    )
     chat = ChatFormat(tokenizer, stop_ids=[1])
     assert chat.completion_ids(QUESTION, "Yo")[-1] == 1
     assert tokenizer.decode(chat.completion_ids(QUESTION, "Yo")) == "Yo<|im_start|>"

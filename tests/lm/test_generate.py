@@ -180,6 +180,16 @@ def test_impossible_tokens_are_never_drawn_wherever_they_stand(possible: int) ->
     assert set(draw(logits, seeded()).tolist()) == {possible}
 
 
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+def test_impossible_tokens_are_not_drawn_at_the_ends_of_the_uniform_range(
+    monkeypatch: pytest.MonkeyPatch, uniform: float
+) -> None:
+    """0 and the largest float below 1 come up once in 16 million draws each: too rare to wait for."""
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, uniform))
+    p = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
+    assert draw(p.log(), None).tolist() == [1 if uniform == 0 else 3]
+
+
 def test_draws_are_independent_between_rows() -> None:
     """Two rows of one coin agree half of the time."""
     coins = draw(torch.zeros(20_000, 2), seeded(1)).view(-1, 2)
@@ -190,9 +200,7 @@ def test_draws_are_independent_between_rows() -> None:
 def test_first_tokens_follow_the_model_at_its_temperature(llama: Backbone) -> None:
     """Total variation to softmax(z/τ) over 4 000 samples: that of τ fits, that of 1 doesn't."""
     prompt = PROMPTS[0]
-    done = generate(
-        llama, "policy", [prompt], group_size=4000, temperature=0.2, max_new_tokens=1, generator=seeded(5)
-    )
+    done = generate(llama, "policy", [prompt], group_size=4000, temperature=0.2, max_new_tokens=1, generator=seeded(5))
     shares = torch.bincount(done.tokens[:, 0], minlength=259) / 4000
     logits = llama.logits(llama.hidden("policy", torch.tensor([prompt]))[0, -1:])[0].detach()
 

@@ -52,9 +52,7 @@ def test_positions_of_ragged_prompts_and_completions(shared: Backbone) -> None:
     """Row b's token t is predicted at position prompt_length − 1 + t."""
     rollout = acted(shared)
     at = Positions(rollout.context, rollout.actions)
-    assert at.ids.shape == (3, 11)
-    for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
-        assert at.ids[row, : len(prompt) + len(answer)].tolist() == prompt + answer
+    assert at.sequences == [prompt + answer for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
     assert list(zip(at.rows.tolist(), at.columns.tolist(), at.targets.tolist(), strict=True)) == [
         *[(0, 3, 50), (0, 4, 51), (0, 5, 2)],
         *[(1, 0, 52)],
@@ -83,7 +81,9 @@ def test_evaluate_equals_all_logits_one_row_at_a_time(shared: Backbone, temperat
 def test_gradients_equal_those_of_all_logits(shared: Backbone) -> None:
     rollout = acted(shared)
     parameters = LanguagePolicy(shared).trainable_parameters()["policy"]
-    ours = torch.autograd.grad(LanguagePolicy(shared).evaluate(rollout.context, rollout.actions).logprobs.sum(), parameters)
+    ours = torch.autograd.grad(
+        LanguagePolicy(shared).evaluate(rollout.context, rollout.actions).logprobs.sum(), parameters
+    )
     loss = sum(naive_logprobs(shared, "policy", p, a).sum() for p, a in zip(PROMPTS, ANSWERS, strict=True))
     assert isinstance(loss, Tensor)
     assert_close(ours, torch.autograd.grad(loss, parameters), atol=1e-4, rtol=1e-4)
@@ -152,7 +152,9 @@ def test_a_critic_on_the_shared_trunk_trains_the_policys_adapter(shared: Backbon
 def test_what_learns_by_role(shared: Backbone) -> None:
     """Seven layers a block, two blocks, two matrices: 28 LoRA weights; a head is a weight and a bias."""
     counts = {
-        critic: {role: len(found) for role, found in LanguagePolicy(shared, critic=critic).trainable_parameters().items()}
+        critic: {
+            role: len(found) for role, found in LanguagePolicy(shared, critic=critic).trainable_parameters().items()
+        }
         for critic in (None, "adapter", "shared_trunk")
     }
     assert counts == {

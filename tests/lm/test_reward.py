@@ -1,6 +1,5 @@
 """The reward model: one score at the last real token, calibrated, whatever shares the batch."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -31,13 +30,13 @@ def test_the_score_is_the_heads_value_at_the_last_token(shared: Backbone) -> Non
 def test_the_score_sees_the_last_token(shared: Backbone) -> None:
     """With or without its end of turn an answer is another one."""
     model = RewardModel(shared)
-    assert (model.raw([[1, 40, 41, 2]]) - model.raw([[1, 40, 41]])).abs() > 1e-3
+    assert (model.scores([[1, 40, 41, 2]]) - model.scores([[1, 40, 41]])).abs() > 1e-3
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_batches_and_order_change_nothing(shared: Backbone, size: int) -> None:
     model = RewardModel(shared)
-    alone = torch.cat([model.raw([sequence]) for sequence in SEQUENCES]).detach()
+    alone = torch.cat([model.scores([sequence]) for sequence in SEQUENCES]).detach()
     assert_close(model.score_sequences(SEQUENCES, batch_size=size), alone, atol=1e-5, rtol=0)
     assert_close(model.score_sequences(SEQUENCES[::-1], batch_size=size), alone.flip(0), atol=1e-5, rtol=0)
 
@@ -51,7 +50,7 @@ def test_a_rollout_is_scored_as_prompt_plus_completion(shared: Backbone, size: i
     assert [s[: len(s) - len(completion_ids(acted, r))] for r, s in enumerate(sequences)] == [
         prompt for prompt in PROMPTS for _ in range(2)
     ]
-    expected = torch.cat([model.raw([sequence]) for sequence in sequences]).detach()
+    expected = torch.cat([model.scores([sequence]) for sequence in sequences]).detach()
     assert_close(model.score(acted, batch_size=size), expected, atol=1e-5, rtol=0)
 
 

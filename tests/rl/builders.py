@@ -35,9 +35,7 @@ def rollout_of(lengths: Sequence[int], seed: int = 0, columns: int | None = None
     mask = mask_of(lengths, columns)
     generator = torch.Generator().manual_seed(seed)
     width = max(8, mask.shape[1])  # drawn wide, then cut, so that columns do not change the numbers
-    drawn = torch.randn(7, len(lengths), width, dtype=torch.float64, generator=generator)[
-        :, :, : mask.shape[1]
-    ]
+    drawn = torch.randn(7, len(lengths), width, dtype=torch.float64, generator=generator)[:, :, : mask.shape[1]]
     actions = torch.randint(0, 3, (len(lengths), width), generator=generator)[:, : mask.shape[1]]
     states = torch.randint(0, 4, (len(lengths), width), generator=generator)
     fields: dict[str, Any] = {
@@ -86,9 +84,7 @@ class TabularPolicy:
         with torch.no_grad():
             now = self.evaluate(rollout.context, rollout.actions)
         self.seen.clear()
-        return replace(
-            rollout, logprobs=now.logprobs, values=rollout.values if now.values is None else now.values
-        )
+        return replace(rollout, logprobs=now.logprobs, values=rollout.values if now.values is None else now.values)
 
 
 EVERYTHING = Objective(max_length=5, entropy_coef=0.1, kl_coef=0.2, kl_estimator="k2", value_coef=0.5)

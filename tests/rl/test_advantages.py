@@ -73,9 +73,7 @@ def test_adjacent_rows_share_a_prompt() -> None:
 def test_the_kl_price_is_subtracted_before_the_baseline() -> None:
     rollout = rollout_of([2, 1])
     price = f64([-0.5, -0.5], [-1, -7])
-    advantages, _ = estimate_advantages(
-        "rloo", rollout.with_rewards(price, final=f64([3, 5])[0]), group_size=2
-    )
+    advantages, _ = estimate_advantages("rloo", rollout.with_rewards(price, final=f64([3, 5])[0]), group_size=2)
     assert_close(advantages, f64([-2, -2], [2, 0]))
 
 

@@ -96,9 +96,7 @@ def test_ppo_with_a_critic_and_the_kl_in_the_reward(beta: float) -> None:
 )
 @pytest.mark.parametrize("beta", [1.0, 0.5])
 def test_critic_free_with_the_kl_in_the_reward(algorithm: str, options: dict[str, Any], beta: float) -> None:
-    assert (
-        distance(learned(algorithm, Objective(policy_loss="policy_gradient"), beta, **options), beta) <= 0.03
-    )
+    assert distance(learned(algorithm, Objective(policy_loss="policy_gradient"), beta, **options), beta) <= 0.03
 
 
 @pytest.mark.parametrize(

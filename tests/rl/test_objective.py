@@ -40,9 +40,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     now = policy.evaluate(rollout.context, rollout.actions)
     objective = Objective(value_coef=0.5, entropy_coef=0.3, kl_coef=0.7, kl_estimator="k3")
     parts = per_step_losses(now, batch, objective, train_policy=True)
-    total = (
-        parts["policy/loss"] + 0.5 * parts["value/loss"] + 0.7 * parts["policy/kl_loss"] - 0.3 * now.entropy
-    )
+    total = parts["policy/loss"] + 0.5 * parts["value/loss"] + 0.7 * parts["policy/kl_loss"] - 0.3 * now.entropy
     assert_close(parts["loss"], total)
     warm_up = per_step_losses(now, batch, objective, train_policy=False)
     assert set(warm_up) == {"loss", "value/loss"}

@@ -18,9 +18,7 @@ def f64(*rows: list[float]) -> Tensor:
 
 
 def test_returns_show_the_digits() -> None:
-    returns = discounted_returns(
-        f64([1, 2, 3]), f64([0.1, 0.1, 0.1]), torch.tensor([4.0], dtype=torch.float64)
-    )
+    returns = discounted_returns(f64([1, 2, 3]), f64([0.1, 0.1, 0.1]), torch.tensor([4.0], dtype=torch.float64))
     assert_close(returns, f64([1.234, 2.34, 3.4]))
 
 

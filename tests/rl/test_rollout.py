@@ -106,9 +106,7 @@ def test_flatten_gives_one_row_per_real_step() -> None:
     assert bool(flat.mask.all())
     assert_close(flat.rewards[:, 0], rollout.rewards[rollout.mask])
     assert flat.terminated[:, 0].tolist() == [F, F, T, T]
-    assert_close(
-        flat.context["pixels"], torch.stack([pixels[0, 0], pixels[0, 1], pixels[0, 2], pixels[1, 0]])
-    )
+    assert_close(flat.context["pixels"], torch.stack([pixels[0, 0], pixels[0, 1], pixels[0, 2], pixels[1, 0]]))
     with pytest.raises(ValueError, match=r"context\['prompt'\].*leading dims"):
         rollout_of([3, 1], context={"prompt": torch.ones(2, 7)}).flatten()
 

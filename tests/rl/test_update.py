@@ -53,10 +53,7 @@ def test_averaging_microbatch_gradients_would_change_it() -> None:
 def test_padding_changes_nothing(lengths: list[int], seed: int) -> None:
     tight, stats = step_of(rollout_of(lengths, seed))
     wide = rollout_of(lengths, seed, 8)
-    junk = {
-        name: torch.where(wide.mask, getattr(wide, name), 1e30)
-        for name in ("logprobs", "ref_logprobs", "values")
-    }
+    junk = {name: torch.where(wide.mask, getattr(wide, name), 1e30) for name in ("logprobs", "ref_logprobs", "values")}
     padded, same = step_of(replace(wide, **junk))
     assert_close(padded, tight)
     assert_close(same, stats)

@@ -76,9 +76,7 @@ def test_gradients_are_clipped_together() -> None:
     norm = float(torch.cat([change.flatten() for change in free]).norm())
     assert_close(stats["policy/grad_norm"], norm)
     clipped, _ = step_of(rollout, max_grad_norm=norm / 2)
-    assert_close(
-        [2 * change for change in clipped], free, atol=1e-5, rtol=1e-5
-    )  # torch divides by norm + 1e-6
+    assert_close([2 * change for change in clipped], free, atol=1e-5, rtol=1e-5)  # torch divides by norm + 1e-6
 
 
 def test_warm_up_moves_the_critic_only() -> None:
@@ -139,9 +137,7 @@ def test_a_finite_loss_with_a_nan_gradient_stops_too_and_names_where() -> None:
         (loss + (torch.sqrt(0 * policy.logits).sum() if calls == 4 else 0)).backward()
 
     policy = TabularPolicy.random()
-    with pytest.raises(
-        FloatingPointError, match=r"epoch 1, minibatch 1: got loss -?[0-9.e-]+, gradient norm nan"
-    ):
+    with pytest.raises(FloatingPointError, match=r"epoch 1, minibatch 1: got loss -?[0-9.e-]+, gradient norm nan"):
         train(policy, rollout_of([2] * 4), minibatch_size=2, epochs=3, backward=sometimes_broken, lr=0.01)
     assert policy.logits.grad is None
     assert bool(policy.logits.isfinite().all())
@@ -185,9 +181,7 @@ def test_a_critic_without_old_values_needs_no_clip() -> None:
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
 
     def run(objective: Objective) -> dict[str, float]:
-        return update(
-            policy, optimizer, rollout, rollout.rewards, rollout.rewards, objective, minibatch_size=2
-        )
+        return update(policy, optimizer, rollout, rollout.rewards, rollout.rewards, objective, minibatch_size=2)
 
     stats = run(Objective(value_clip=None))
     assert "value/loss" in stats
@@ -200,9 +194,7 @@ def test_errors_name_field_value_and_fix() -> None:
     rollout, policy = rollout_of([2, 1]), TabularPolicy.random()
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
 
-    def call(
-        objective: Objective = EVERYTHING, returns: Tensor | None = None, **options: Any
-    ) -> Callable[[], Any]:
+    def call(objective: Objective = EVERYTHING, returns: Tensor | None = None, **options: Any) -> Callable[[], Any]:
         given = options.pop("rollout", rollout)
         options = {"minibatch_size": 2} | options
         return lambda: update(policy, optimizer, given, rollout.rewards, returns, objective, **options)

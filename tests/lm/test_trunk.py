@@ -1,0 +1,103 @@
+"""The remembered lower trunk gives what the whole model gives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from pipeline.lm.backbone import Backbone, adapted_layers
+from pipeline.lm.sources import ModelError
+from pipeline.lm.trunk import LowerTrunk
+
+SEQUENCES = [[5, 6, 7, 8, 9], [5, 6], [5, 6, 7, 8, 9, 10, 11], [5, 6]]
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Backbone:
+    """A four-layer model with noisy adapters on layers 2 and 3."""
+    Backbone.load("tiny", lora=lora("all"), device="cpu", cache_dir=tmp_path)
+    config = LlamaConfig.from_pretrained(tmp_path / "tiny-0", num_hidden_layers=4)
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny-0")
+    backbone = Backbone.load("tiny", lora=lora("upper"), device="cpu", cache_dir=tmp_path)
+    for name in ("sft", "policy"):
+        backbone.add_adapter(name)
+        with torch.no_grad():
+            for parameter in backbone.parameters_of(name):
+                parameter.normal_(std=0.1)
+    return backbone
+
+
+def lora(layers: object) -> dict[str, object]:
+    return {"r": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear", "layers": layers}
+
+
+@pytest.mark.parametrize("adapter", [None, "sft", "policy"])
+def test_states_equal_the_plain_path(split: Backbone, adapter: str | None) -> None:
+    for _ in range(2):  # computed, then remembered
+        fast = split.hidden_of(adapter, SEQUENCES)
+        plain = split.hidden(adapter, split.pad(SEQUENCES))
+        for row, sequence in enumerate(SEQUENCES):
+            assert_close(fast[row, : len(sequence)], plain[row, : len(sequence)], atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_equal_the_plain_path(split: Backbone) -> None:
+    parameters = split.train_only("policy")
+    ids = split.pad(SEQUENCES)
+    real = ids != split.chat.tokenizer.pad_token_id
+    plain = torch.autograd.grad(split.hidden("policy", ids)[real].square().sum(), parameters)
+    fast = torch.autograd.grad(split.hidden_of("policy", SEQUENCES)[real].square().sum(), parameters)
+    assert any(gradient.abs().max() > 1e-3 for gradient in plain)
+    assert_close(fast, plain, atol=1e-4, rtol=1e-4)  # sums over 16 positions
+
+
+def test_only_upper_layers_carry_adapters(split: Backbone) -> None:
+    names = [name for name, _ in split.named_parameters() if ".lora_" in name]
+    assert names
+    assert all(".layers.2." in name or ".layers.3." in name for name in names)
+
+
+def test_remembered_states_are_not_computed_again(split: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    split.hidden_of("sft", SEQUENCES)
+    monkeypatch.setattr(split, "pad", lambda rows: pytest.fail(f"computed again: {rows}"))
+    assert split.lower is not None
+    split.lower.states(SEQUENCES[:2], split.pad)
+
+
+def test_the_oldest_states_leave_when_the_budget_is_full(split: Backbone) -> None:
+    assert split.lower is not None
+    width = split.config.hidden_size * 4
+    lower = LowerTrunk(split.lower._trunk, 2, budget=8 * width)  # room for eight tokens
+    lower.states(SEQUENCES, split.pad)
+    assert lower._bytes <= 8 * width
+    assert list(lower._states) == [tuple(SEQUENCES[2])]
+
+
+def test_the_trunk_is_whole_again_after_an_error(split: Backbone) -> None:
+    assert split.lower is not None
+    with pytest.raises(RuntimeError), split.lower._only(slice(0, 2), torch.nn.Identity()):
+        raise RuntimeError
+    assert len(split.lower._trunk.layers) == 4
+
+
+def test_models_that_scale_their_embeddings_take_the_plain_path() -> None:
+    config = Gemma2Config(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, head_dim=8
+    )
+    assert not LowerTrunk.supports(Gemma2ForCausalLM(config).base_model)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [("all", None), ("upper", [2, 3]), (0.25, [3]), (1.0, [0, 1, 2, 3]), ([3, 1], [1, 3])],
+)
+def test_which_layers(layers: object, expected: list[int] | None) -> None:
+    assert adapted_layers(layers, 4) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layers", [0.0, [4], [-1, 2], []])
+def test_layers_that_do_not_exist_are_refused(layers: object) -> None:
+    with pytest.raises(ModelError, match=r"lora\.layers"):
+        adapted_layers(layers, 4)  # type: ignore[arg-type]
