@@ -42,7 +42,11 @@ def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[st
     config = load_config(path, overrides or ())
     from pipeline.stages.chain import run_stages
 
-    run_stages(config, stages, force=force)
+    try:
+        run_stages(config, stages, force=force)
+    except KeyboardInterrupt:
+        errors.print("stopped; finished stages are kept, run the same command to go on", style="yellow")
+        raise typer.Exit(130) from None
     return config
 
 
@@ -153,9 +157,6 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         if os.environ.get("ALIGN_TRACEBACK") or type(error) is ValueError:
             raise
         _fail(error)
-    except KeyboardInterrupt:
-        errors.print("stopped; finished stages are kept, run the same command to go on", style="yellow")
-        sys.exit(130)
 
 
 def _fail(error: Exception) -> None:

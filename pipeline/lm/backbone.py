@@ -17,36 +17,26 @@ from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_mo
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.pytorch_utils import Conv1D
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.lm.chat import ChatFormat
 from pipeline.lm.logprobs import TokenStats, token_logprobs
+from pipeline.lm.options import (
+    adapted_layers,
+    choose_device,
+    choose_dtype,
+    disable_dropout,
+    linear_names,
+    quantization_config,
+    stop_ids,
+    unreachable,
+)
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.lm.trunk import LowerTrunk
 
 HEAD_FILE = "head.safetensors"
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """CUDA when there is one, then Apple's MPS, then the CPU; or what the user names."""
-    if device != "auto":
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ModelError("model.device cuda: torch sees no CUDA device; use auto or cpu")
-        if device == "mps" and not torch.backends.mps.is_available():
-            raise ModelError("model.device mps: torch sees no Apple GPU; use auto or cpu")
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """fp32 on CPU and MPS, bf16 on GPUs that have it, fp32 on those that don't; or what the user names."""
-    if dtype != "auto":
-        return getattr(torch, dtype)  # type: ignore[no-any-return]
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if bf16 else torch.float32
+# What must agree between a saved adapter and the config: PEFT's name → (ours, in words).
+_SHAPE = {"r": ("r", "rank"), "lora_alpha": ("alpha", "alpha"), "layers_to_transform": ("layers", "layers")}
 
 
 class Backbone(nn.Module):
@@ -62,13 +52,16 @@ class Backbone(nn.Module):
         self._trainable: set[str] = set()
         self._active: str | None = None
         self._layers: list[BaseTunerLayer] = []
+        self._dropouts: list[nn.Module] = []
+        self._checkpointed: list[nn.Module] = []  # layers that recompute their activations
         self._weights: dict[str, list[nn.Parameter]] = {}  # LoRA weights of each adapter
         self.heads = nn.ModuleDict()
         self.lower: LowerTrunk | None = None
-        first = min(lora.layers_to_transform) if lora.layers_to_transform is not None else 0  # type: ignore[type-var]
+        adapted: Any = lora.layers_to_transform
+        first = 0 if adapted is None else min(adapted)
         if first > 0 and LowerTrunk.supports(self._base.base_model):
             self.lower = LowerTrunk(self._base.base_model, first)
-        self.eval()
+        self._settle()
 
     @classmethod
     def load(
@@ -97,20 +90,20 @@ class Backbone(nn.Module):
             "trust_remote_code": trust_remote_code,
         }
         if quantization != "none":
-            options["quantization_config"] = _quantization(quantization, options["dtype"])
+            options["quantization_config"] = quantization_config(quantization, options["dtype"])
             options["device_map"] = {"": where}
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
             base: Any = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         except (OSError, ConnectionError) as error:
-            raise ModelError(_unreachable(name, error)) from None
-        chat = ChatFormat(tokenizer, template=chat_template, stop_ids=_stop_ids(base))
+            raise ModelError(unreachable(name, error)) from None
+        chat = ChatFormat(tokenizer, template=chat_template, stop_ids=stop_ids(base))
         layers = adapted_layers(lora["layers"], base.config.num_hidden_layers)
         config = LoraConfig(
             r=lora["r"],
             lora_alpha=lora["alpha"],
             lora_dropout=lora["dropout"],
-            target_modules=lora["targets"] if layers is None else _linear_names(base, lora["targets"]),
+            target_modules=lora["targets"] if layers is None else linear_names(base, lora["targets"]),
             layers_to_transform=layers,
             task_type="CAUSAL_LM",
         )
@@ -166,8 +159,17 @@ class Backbone(nn.Module):
         """Load an adapter folder (safetensors only), with its head when there is one."""
         folder = Path(folder)
         saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        if saved["r"] != self._lora.r:
-            raise ModelError(f"{folder} has rank {saved['r']}, the config says lora.r {self._lora.r}")
+        asked = {
+            "r": self._lora.r,
+            "lora_alpha": self._lora.lora_alpha,
+            "layers_to_transform": self._lora.layers_to_transform,
+        }
+        for field, (name_in_config, word) in _SHAPE.items():
+            if saved.get(field) != asked[field]:
+                raise ModelError(
+                    f"{folder} has {word} {saved.get(field)}, the config says lora.{name_in_config} {asked[field]}; "
+                    "repeat the stages before this one, or set it back"
+                )
         head = folder / HEAD_FILE
         self.add_adapter(name, head=head.is_file())
         self._peft_load(name, load_peft_weights(str(folder), device=str(self.device), use_safetensors=True))
@@ -212,7 +214,28 @@ class Backbone(nn.Module):
             for name in self.adapters:
                 if ".lora_" in key and f".{name}." in f"{key}.":
                     self._weights[name].append(parameter)
+        self._dropouts = [layer.lora_dropout for layer in self._layers]
+        self._settle()
         self._activate(None)
+
+    def _settle(self) -> None:
+        """Evaluation mode, where LoRA's dropout is off. New LoRA layers come in training mode."""
+        self.eval()
+        for module in self._base.modules():
+            # In evaluation mode bitsandbytes packs 4-bit weights on a CPU for a kernel that has no backward pass.
+            if type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes"):
+                module.training = True
+
+    @contextlib.contextmanager
+    def dropout(self) -> Iterator[None]:
+        """LoRA dropout on, for supervised training steps; policy optimisation never uses it."""
+        for module in self._dropouts:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in self._dropouts:
+                module.eval()
 
     def _peft_load(self, name: str, weights: dict[str, Tensor]) -> None:
         outcome: Any = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
@@ -270,14 +293,14 @@ class Backbone(nn.Module):
 
     def hidden(self, adapter: str | None, ids: Tensor) -> Tensor:
         """Final hidden states [b,L,D] of right-padded `ids` [b,L] under `adapter`."""
-        with self.using(adapter):
+        with self.using(adapter), self._recomputing():
             return self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
     def hidden_of(self, adapter: str | None, sequences: Sequence[Sequence[int]]) -> Tensor:
         """`hidden` of right-padded sequences; the lower trunk's share is remembered where adapters leave it alone."""
         if self.lower is None:
             return self.hidden(adapter, self.pad(sequences))
-        with self.using(adapter):
+        with self.using(adapter), self._recomputing():
             return self.lower.upper(self.lower.states(sequences, self.pad))
 
     @property
@@ -324,7 +347,19 @@ class Backbone(nn.Module):
         self._base.gradient_checkpointing_enable(  # type: ignore[operator, union-attr]
             gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": contexts}
         )
-        self.train()  # transformers checkpoints in training mode only; dropout is off in either mode
+        self._checkpointed = [m for m in self._base.modules() if getattr(m, "gradient_checkpointing", False)]
+
+    @contextlib.contextmanager
+    def _recomputing(self) -> Iterator[None]:
+        """transformers checkpoints in training mode only, and drops the KV cache there: so it is on for passes with
+        gradient alone, and for the layers that checkpoint alone."""
+        for module in self._checkpointed:
+            module.training = torch.is_grad_enabled()
+        try:
+            yield
+        finally:
+            for module in self._checkpointed:
+                module.training = False
 
     @torch.no_grad()
     def check_head(self) -> None:
@@ -334,64 +369,3 @@ class Backbone(nn.Module):
         ours = self.logits(self.hidden(None, ids))
         if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item()):
             raise ModelError(f"{self.source}: this architecture's output head isn't a plain projection; not supported")
-
-
-def adapted_layers(layers: str | float | Sequence[int], count: int) -> list[int] | None:
-    """Indices of the layers that carry adapters; None = all of `count`.
-
-    Raises:
-        ModelError: an index outside the model, or a fraction that leaves no layer.
-    """
-    if layers == "all":
-        return None
-    if isinstance(layers, (str, int, float)):
-        share = 0.5 if layers == "upper" else float(layers)
-        chosen = list(range(count - round(share * count), count))
-    else:
-        chosen = sorted(set(layers))
-    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
-        raise ModelError(f"lora.layers {layers!r}: the model has layers 0 to {count - 1}; choose at least one")
-    return chosen
-
-
-def _linear_names(base: Any, targets: str | Sequence[str]) -> str | list[str]:
-    """'all-linear' as a list of module names: PEFT wants names where layers are chosen too."""
-    if targets != "all-linear":
-        return targets if isinstance(targets, str) else list(targets)
-    head = base.get_output_embeddings()
-    linear = (name for name, m in base.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head)
-    return sorted({name.rpartition(".")[2] for name in linear})
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """Dropout off in either mode: log-probs of the same tokens must agree between sampling and training."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
-
-
-def _stop_ids(model: Any) -> list[int]:
-    """Every end token that the model's generation config names."""
-    stop = getattr(model.generation_config, "eos_token_id", None)
-    return [stop] if isinstance(stop, int) else list(stop or [])
-
-
-def _quantization(kind: str, compute: torch.dtype) -> BitsAndBytesConfig:
-    if kind == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-    )
-
-
-def _unreachable(name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0]
-    return (
-        f"model.name {name!r} can't be loaded: {reason} "
-        "If the hub can't be reached from here, download the model elsewhere and give its folder as model.name."
-    )

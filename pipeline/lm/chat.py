@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -17,7 +19,7 @@ CHATML = (
 # For base models without a template: contents one after the other, the answer ends with EOS.
 PLAIN = (
     "{% for message in messages %}{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
 )
 
 
@@ -108,11 +110,13 @@ class ChatFormat:
         return self._tokens(text[len(before) :])
 
     def _render(self, messages: Sequence[Any], *, add_generation_prompt: bool) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
+        try:
+            text = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        )
+        except jinja2.TemplateError as error:
+            raise TemplateError(f"the chat template can't render this conversation: {error}") from None
+        return str(text)
 
     def _tokens(self, text: str) -> list[int]:
         # The template writes special tokens itself; adding another BOS here would double it.

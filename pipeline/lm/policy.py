@@ -39,6 +39,7 @@ class LanguagePolicy:
         self.backbone, self.adapter, self.critic = backbone, adapter, critic
         self.temperature, self.entropy_gradient = temperature, entropy_gradient
         self.batch_size = batch_size
+        self.values_only = False  # critic warm-up: keep value gradients out of the policy's adapter
         if critic == "shared_trunk" and adapter not in backbone.heads:
             backbone.add_head(adapter)
 
@@ -83,7 +84,8 @@ class LanguagePolicy:
         )
         values = None
         if self.critic == "shared_trunk":
-            values = at.scatter(self.backbone.score(self.adapter, hidden))
+            trunk = hidden.detach() if self.values_only else hidden
+            values = at.scatter(self.backbone.score(self.adapter, trunk))
         elif self.critic == "adapter":
             values = self.values(context, actions)
         return Evaluation(at.scatter(stats.logprobs), at.scatter(stats.entropy), values)

@@ -1,6 +1,7 @@
 """The reward model: an adapter with a scalar head, read at the last real token."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class RewardModel:
     @torch.no_grad()
     def standardise(self, mean: float, std: float) -> None:
         """Fold r ← (r − mean)/std into the head, so that every reader of the adapter sees the same scale."""
-        head = self.backbone.heads[self.adapter]
+        head: Any = self.backbone.heads[self.adapter]
         head.bias.sub_(mean)
         head.weight.div_(std)
         head.bias.div_(std)

@@ -32,8 +32,8 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
     run_dir.create(dump_config(config))
     for stage in stages:
         mark = stage_fingerprint(config, run_dir, stage)
-        done = run_dir.result(stage)
-        if done is not None and done.fingerprint == mark and not force:
+        done = None if force else run_dir.result(stage)
+        if done is not None and done.fingerprint == mark:
             say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
             continue
         run_stage(config, run_dir, stage, mark)

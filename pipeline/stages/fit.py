@@ -1,5 +1,6 @@
 """The supervised loop that SFT and the reward model share: epochs, length-grouped batches, best epoch kept."""
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import FitConfig
+from pipeline.config import ConfigError, FitConfig
 from pipeline.rundir import StageDir
 from pipeline.stages.progress import bar
 
@@ -59,7 +60,7 @@ def fit(
         FloatingPointError: a loss that is NaN or infinite; nothing is stepped.
     """
     if not task.examples:
-        raise ValueError(f"{name}: no training examples; give more data or lower validation")
+        raise ConfigError(f"{name}: no training examples; give more data or lower validation")
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
     per_epoch = -(-len(task.examples) // cfg.batch_size)
@@ -110,6 +111,9 @@ def _step(
         loss.backward()  # type: ignore[no-untyped-call]
         mean += loss.item()
     norm = float(nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm))
+    if not math.isfinite(norm):
+        optimizer.zero_grad(set_to_none=True)
+        raise FloatingPointError(f"the gradient's norm is {norm}; lower learning_rate or look at the data")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return mean, norm

@@ -155,6 +155,8 @@ class Learner:
     def improve(self, rollout: Rollout, advantages: Tensor, returns: Tensor | None, step: int) -> dict[str, float]:
         """Optimise on one rollout; returns the statistics of `update`."""
         cfg = self.cfg
+        warming = cfg.needs_critic and step <= cfg.critic_warmup_steps
+        self.policy.values_only = warming
         rate = float(self.schedule.get_last_lr()[0])
         stats = update(
             self.policy,
@@ -168,7 +170,7 @@ class Learner:
             microbatch_size=cfg.microbatch_size,
             max_grad_norm=cfg.max_grad_norm,
             target_kl=cfg.target_kl,
-            train_policy=not (cfg.needs_critic and step <= cfg.critic_warmup_steps),
+            train_policy=not warming,
             generator=self.permutations,
         )
         self.schedule.step()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Config, RewardConfig
+from pipeline.config import Config, ConfigError, RewardConfig
 from pipeline.data.splits import split_by_prompt
 from pipeline.evaluation.statistics import wilson
 from pipeline.lm.backbone import Backbone
@@ -23,6 +23,7 @@ from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backb
 from pipeline.stages.progress import bar
 
 Pairs = Sequence[EncodedPair]
+SAMPLED_AT_ONCE = 32  # calibration prompts in one batch
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
@@ -84,11 +85,16 @@ def _train(
     backbone.add_head(name)
     parameters = backbone.train_only(name)
     model = RewardModel(backbone, name)
+
+    def loss(batch: Pairs) -> Tensor:
+        with backbone.dropout():
+            return pair_loss(model, batch, cfg)
+
     task = Task(
         examples=train,
         length=lambda pair: len(pair.chosen) + len(pair.rejected),
         weight=lambda pair: 1.0,
-        loss=lambda batch: pair_loss(model, batch, cfg),
+        loss=loss,
         validate=lambda: _validation(model, held or train, cfg),
         metric="loss",
     )
@@ -130,6 +136,8 @@ def _validation(model: RewardModel, pairs: Pairs, cfg: RewardConfig) -> dict[str
 
 def _accuracy(model: RewardModel, pairs: Pairs, batch_size: int) -> dict[str, Any]:
     """Share of pairs with r_chosen > r_rejected strictly (a tie is wrong), with Wilson's 95 % interval."""
+    if not pairs:
+        raise ConfigError("reward.test and reward.validation keep no pairs apart, so no accuracy could be told")
     chosen, rejected = score_pairs(model, pairs, 2 * batch_size)
     right = (chosen > rejected).tolist()
     low, high = wilson(sum(right), len(right))
@@ -160,11 +168,11 @@ def _standardise(model: RewardModel, train: Pairs, config: Config) -> dict[str, 
     prompts = [pair.chosen[: pair.prompt_length] for pair in train[: cfg.calibration_samples]]
     sequences: list[list[int]] = []
     with bar(f"{model.adapter} calibration", len(prompts), visible=config.logging.progress) as progress:
-        for start in range(0, len(prompts), config.evaluate.batch_size):
+        for start in range(0, len(prompts), SAMPLED_AT_ONCE):
             done = generate(
                 backbone,
                 "sft",
-                prompts[start : start + config.evaluate.batch_size],
+                prompts[start : start + SAMPLED_AT_ONCE],
                 temperature=sampling.temperature,
                 max_new_tokens=sampling.max_new_tokens,
                 generator=generator,

@@ -28,11 +28,16 @@ def run(config: Config, out: StageDir) -> StageResult:
     )
     backbone.add_adapter("sft")
     parameters = backbone.train_only("sft")
+
+    def loss(batch: Sequence[Encoded]) -> Tensor:
+        with backbone.dropout():
+            return nll(backbone, "sft", batch)
+
     task = Task(
         examples=train,
         length=lambda example: len(example.ids),
         weight=lambda example: sum(example.supervised),
-        loss=lambda batch: nll(backbone, "sft", batch),
+        loss=loss,
         validate=lambda: {"loss": mean_nll(backbone, "sft", held or train, cfg.microbatch_size)},
         metric="loss",
     )

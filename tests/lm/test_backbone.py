@@ -14,8 +14,9 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import pipeline.lm.backbone as backbone_module
-from pipeline.lm.backbone import Backbone, choose_device, choose_dtype
+from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
+from pipeline.lm.options import choose_device, choose_dtype
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
 from pipeline.lm.reward import RewardModel
 from pipeline.lm.sources import ModelError, resolve

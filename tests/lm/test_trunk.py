@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from pipeline.lm.backbone import Backbone, adapted_layers
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.options import adapted_layers
 from pipeline.lm.sources import ModelError
 from pipeline.lm.trunk import LowerTrunk
 
