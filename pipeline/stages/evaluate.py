@@ -39,8 +39,10 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     judge_name = "judge" if "judge" in run_dir.require("reward").artifacts else "reward"
     if judge_name == "judge":
         backbone.load_adapter("judge", run_dir.artifact("reward", "judge"))
-    batch = 2 * config.reward.microbatch_size
-    reward, judge = (RewardModelJudge(RewardModel(backbone, name), batch_size=batch) for name in ("reward", judge_name))
+    reward, judge = (
+        RewardModelJudge(RewardModel(backbone, name), batch_size=cfg.batch_size // 2 or 1)
+        for name in ("reward", judge_name)
+    )
     encoded = encode_prompts(backbone.chat, source)
     prompts = [ids for _, ids in encoded]
     systems: dict[str, tuple[str | None, int]] = {
@@ -127,7 +129,7 @@ def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Co
     per_token = tokens = 0.0
     for completions in parts:
         rollout = to_rollout(backbone, completions)
-        batch = 2 * config.policy.microbatch_size
+        batch = config.evaluate.batch_size // 2 or 1
         policy, reference = (
             rollout_logprobs(backbone, name, rollout, temperature=temperature, batch_size=batch)
             for name in ("policy", "sft")
