@@ -17,6 +17,9 @@ from pipeline.lm.chat import ChatFormat, Encoded
 TRUNCATED_AWAY = "nothing supervised after truncation"
 EQUAL_ONCE_CUT = "chosen equals rejected after truncation"
 TOO_LONG = "prompt too long"
+# Fixed, for the parts of several sections must fit together in every run; and no run's seed, for a stage that splits
+# its part again by the same hash would find all of it on one side.
+PART_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,9 @@ def read(config: Config, data: DataConfig, kind: Kind) -> Source:
     if data.part is not None:
         low, high = (int(bound) / 100 for bound in data.part.split("-"))
         shares = {"before": low, "part": high - low, "after": 1 - high}
-        # The seed is fixed: the parts of several sections must fit together in every run.
-        rows = split_by_prompt(rows, {name: share for name, share in shares.items() if share > 0}, seed=0)["part"]
+        rows = split_by_prompt(rows, {name: share for name, share in shares.items() if share > 0}, seed=PART_SEED)[
+            "part"
+        ]
     info = {"source": data.source, "format": loaded.schema, "sha256": loaded.sha256, **loaded.counts}
     return Source(rows, bad, info | {"used": len(rows)})
 

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import Config, DataConfig, parse_config
 from pipeline.data.rows import DataError
+from pipeline.data.splits import split_by_prompt
 from pipeline.lm.chat import ChatFormat
 from pipeline.stages import inputs
 from pipeline.stages.inputs import Source, encode_demonstrations, encode_pairs, encode_prompts, prompt_text
@@ -130,6 +131,14 @@ def test_parts_are_disjoint_and_together_everything(tmp_path: Path) -> None:
     assert low | middle | high == {row["prompt"] for row in ROWS}
     assert len(low) + len(middle) + len(high) == 300
     assert (len(low) / 300, len(middle) / 300) == pytest.approx((0.5, 0.3), abs=0.1)  # 3 standard errors
+
+
+def test_a_part_can_be_split_again_under_any_seed(tmp_path: Path) -> None:
+    """The same hash twice would put the whole part on one side of the second split."""
+    rows = read(section(tmp_path, ROWS, part="0-30"), "prompts").rows
+    for seed in range(3):
+        held = split_by_prompt(rows, {"train": 0.7, "held": 0.3}, seed=seed)["held"]
+        assert len(held) / len(rows) == pytest.approx(0.3, abs=0.2)  # some 60 rows: three standard errors
 
 
 def test_parts_dont_depend_on_the_order_or_on_other_rows(tmp_path: Path) -> None:
