@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         self._peft: PeftModel | None = None  # made with the first adapter
         self._trainable: set[str] = set()
         self._active: str | None = None
-        self._layers: list[BaseTunerLayer] = []
+        self._layers: list[LoraLayer] = []
         self._dropouts: list[nn.Module] = []
         self._checkpointed: list[nn.Module] = []  # layers that recompute their activations
         self._weights: dict[str, list[nn.Parameter]] = {}  # LoRA weights of each adapter
@@ -208,7 +208,7 @@ class Backbone(nn.Module):
 
     def _take_stock(self) -> None:
         """List the LoRA layers and weights again after adapters came or went; none is active then."""
-        self._layers = [module for module in self._base.modules() if isinstance(module, BaseTunerLayer)]
+        self._layers = [module for module in self._base.modules() if isinstance(module, LoraLayer)]
         self._weights = {name: [] for name in self.adapters}
         for key, parameter in self._base.named_parameters():
             for name in self.adapters:
