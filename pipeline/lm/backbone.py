@@ -52,7 +52,6 @@ class Backbone(nn.Module):
         self._trainable: set[str] = set()
         self._active: str | None = None
         self._layers: list[LoraLayer] = []
-        self._dropouts: list[nn.Module] = []
         self._checkpointed: list[nn.Module] = []  # layers that recompute their activations
         self._weights: dict[str, list[nn.Parameter]] = {}  # LoRA weights of each adapter
         self.heads = nn.ModuleDict()
@@ -214,7 +213,6 @@ class Backbone(nn.Module):
             for name in self.adapters:
                 if ".lora_" in key and f".{name}." in f"{key}.":
                     self._weights[name].append(parameter)
-        self._dropouts = [layer.lora_dropout for layer in self._layers]
         self._settle()
         self._activate(None)
 
@@ -229,13 +227,13 @@ class Backbone(nn.Module):
     @contextlib.contextmanager
     def dropout(self) -> Iterator[None]:
         """LoRA dropout on, for supervised training steps; policy optimisation never uses it."""
-        for module in self._dropouts:
-            module.train()
+        for layer in self._layers:
+            layer.lora_dropout.train()
         try:
             yield
         finally:
-            for module in self._dropouts:
-                module.eval()
+            for layer in self._layers:
+                layer.lora_dropout.eval()
 
     def _peft_load(self, name: str, weights: dict[str, Tensor]) -> None:
         outcome: Any = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
