@@ -20,7 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.lm.chat import ChatFormat
-from pipeline.lm.logprobs import TokenStats, token_logprobs
+from pipeline.lm.fused import fuse
+from pipeline.lm.logprobs import TokenStats, head_logits, token_logprobs
 from pipeline.lm.options import (
     adapted_layers,
     choose_device,
@@ -58,8 +59,8 @@ class Backbone(nn.Module):
         self.lower: LowerTrunk | None = None
         adapted: Any = lora.layers_to_transform
         first = 0 if adapted is None else min(adapted)
-        if first > 0 and LowerTrunk.supports(self._base.base_model):
-            self.lower = LowerTrunk(self._base.base_model, first)
+        if first > 0 and LowerTrunk.supports(self.trunk):
+            self.lower = LowerTrunk(self.trunk, first)
         self._settle()
 
     @classmethod
@@ -208,6 +209,8 @@ class Backbone(nn.Module):
     def _take_stock(self) -> None:
         """List the LoRA layers and weights again after adapters came or went; none is active then."""
         self._layers = [module for module in self._base.modules() if isinstance(module, LoraLayer)]
+        for layer in self._layers:
+            fuse(layer)
         self._weights = {name: [] for name in self.adapters}
         for key, parameter in self._base.named_parameters():
             for name in self.adapters:
@@ -285,9 +288,10 @@ class Backbone(nn.Module):
 
     # ---- forward --------------------------------------------------------------------------------------------
 
-    def trunk(self, **inputs: Any) -> Any:
-        """The base without its output head, under whichever adapter is active."""
-        return self._base.base_model(**inputs)  # type: ignore[operator, union-attr]
+    @property
+    def trunk(self) -> Any:
+        """The base without its output head; it runs under whichever adapter is active."""
+        return self._base.base_model
 
     def hidden(self, adapter: str | None, ids: Tensor) -> Tensor:
         """Final hidden states [b,L,D] of right-padded `ids` [b,L] under `adapter`."""
@@ -306,8 +310,8 @@ class Backbone(nn.Module):
         return self._base.get_output_embeddings().weight  # type: ignore[no-any-return, operator, union-attr]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits in fp32 for a few positions [n,D]; for many, use `token_logprobs`."""
-        logits = (hidden.to(self.head_weight.dtype) @ self.head_weight.T).float()
+        """Next-token logits in fp32 for a few positions [...,D]; for many, use `token_logprobs`."""
+        logits = head_logits(hidden, self.head_weight)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap is not None else logits
 
     @property

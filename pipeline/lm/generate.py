@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.decoder import decoder_for, padded_left
+
+FINISHED = 0.125  # share of finished rows at which they leave the batch: leaving copies the whole cache
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,22 @@ class Completions:
         return self.tokens[row, : int(self.lengths[row])].tolist()  # type: ignore[no-any-return]
 
 
-def draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Sample one index per row of softmax(logits) [b,V] → [b], by inverting the cumulative distribution.
+def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Sample one index per row of softmax(logits/τ) [b,V]; returns the indices [b] and their log-probabilities [b].
 
-    Twenty times cheaper than torch.multinomial at V = 49k on a CPU. A token of probability 0 is never drawn.
+    Inverts the cumulative distribution, twenty times cheaper than torch.multinomial at V = 49k on a CPU. A token of
+    probability 0 is never drawn. τ = 0 takes the likeliest, with its log-probability at τ = 1.
     """
-    cumulative = torch.softmax(logits, dim=-1).cumsum(-1)
-    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
-    # Rounding lets the last entry miss 1 by a little; scaling u by it keeps every draw inside.
-    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-    return chosen.squeeze(1).clamp_(max=logits.shape[1] - 1)
+    probabilities = torch.softmax(logits / (temperature or 1.0), dim=-1)
+    if temperature == 0:
+        chosen = probabilities.argmax(-1, keepdim=True)
+    else:
+        cumulative = probabilities.cumsum(-1)
+        uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
+        # Rounding lets the last entry miss 1 by a little; scaling u by it keeps every draw inside.
+        chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        chosen.clamp_(max=logits.shape[1] - 1)
+    return chosen.squeeze(1), probabilities.gather(1, chosen).log().squeeze(1)
 
 
 @torch.no_grad()
@@ -65,61 +73,31 @@ def generate(
     """
     if any(len(prompt) == 0 for prompt in prompts):
         raise ValueError("prompts must have at least one token; got an empty one")
-    device = backbone.device
-    rows = len(prompts) * group_size
+    device, pad = backbone.device, backbone.chat.tokenizer.pad_token_id
+    count = len(prompts) * group_size
     stop = torch.tensor(backbone.chat.stop_ids, device=device)
-    tokens = torch.full((rows, max_new_tokens), backbone.chat.tokenizer.pad_token_id, device=device)
-    logprobs = torch.zeros(rows, max_new_tokens, device=device)
-    lengths = torch.zeros(rows, dtype=torch.long, device=device)
-    stopped = torch.zeros(rows, dtype=torch.bool, device=device)
-    alive = torch.arange(rows, device=device)
+    tokens = torch.full((count, max_new_tokens), pad, device=device)
+    logprobs = torch.zeros(count, max_new_tokens, device=device)
+    lengths = torch.zeros(count, dtype=torch.long, device=device)
+    stopped = torch.zeros(count, dtype=torch.bool, device=device)
+    rows = torch.arange(count, device=device)  # whose token each row of the decoder's batch is
     with backbone.using(adapter):
-        hidden, cache, mask = _prefill(backbone, prompts, group_size)
+        decoder = decoder_for(backbone, max_new_tokens)
+        logits = decoder.prefill(*padded_left(prompts, pad, device), group_size)  # [b,V]
         for step in range(max_new_tokens):
-            logits = backbone.logits(hidden)  # [b,V]
-            chosen = draw(logits.div_(temperature), generator) if temperature > 0 else logits.argmax(-1)
-            tokens[alive, step] = chosen
-            logprobs[alive, step] = logits.gather(1, chosen[:, None]).squeeze(1) - logits.logsumexp(-1)
-            lengths[alive] += 1
-            ended = torch.isin(chosen, stop)
-            stopped[alive] = ended
-            if ended.any():
-                keep = (~ended).nonzero().squeeze(1)
-                alive, chosen, mask = alive[keep], chosen[keep], mask[keep]
-                if not len(alive):
-                    break
-                cache.batch_select_indices(keep)
-            if step + 1 == max_new_tokens:
+            chosen, chosen_logprobs = draw(logits, temperature, generator)
+            live = ~stopped[rows]
+            tokens[rows[live], step], logprobs[rows[live], step] = chosen[live], chosen_logprobs[live]
+            lengths[rows[live]] += 1
+            stopped[rows] |= torch.isin(chosen, stop)
+            finished = stopped[rows]
+            if finished.all() or step + 1 == max_new_tokens:
                 break
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            hidden = backbone.trunk(
-                input_ids=chosen[:, None],
-                attention_mask=mask,
-                position_ids=mask.sum(1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
-    longest = int(lengths.max()) if rows else 0
+            if finished.float().mean() > FINISHED:
+                going_on = (~finished).nonzero().squeeze(1)
+                decoder.keep(going_on)
+                rows, chosen = rows[going_on], chosen[going_on]
+            logits = decoder.step(chosen)
+    longest = int(lengths.max()) if count else 0
     repeated = [list(prompt) for prompt in prompts for _ in range(group_size)]
     return Completions(repeated, tokens[:, :longest], logprobs[:, :longest], lengths, stopped)
-
-
-def _prefill(
-    backbone: Backbone, prompts: Sequence[Sequence[int]], group_size: int
-) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Run each prompt once, left-padded with positions from the mask, then repeat its cache for the group."""
-    width = max(len(prompt) for prompt in prompts)
-    pad = backbone.chat.tokenizer.pad_token_id
-    device = backbone.device
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=backbone.config)
-    hidden = backbone.trunk(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-    ).last_hidden_state[:, -1]
-    if group_size > 1:
-        cache.batch_repeat_interleave(group_size)
-        hidden = hidden.repeat_interleave(group_size, 0)
-        mask = mask.repeat_interleave(group_size, 0)
-    return hidden, cache, mask

@@ -1,0 +1,109 @@
+"""The fast decoder beside the plain one: the same logits at every step, whatever the architecture and the batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+from transformers import Gemma2Config, MistralConfig, Qwen2Config, Qwen3Config
+
+from pipeline.lm import decoder as module
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.decoder import PlainDecoder, StaticDecoder, decoder_for, packed, padded_left
+
+from .builders import PROMPTS, SIZES, noisy, other_architecture, tiny
+
+SPECIAL = {"eos_token_id": 2, "bos_token_id": None, "pad_token_id": 0}
+FAMILIES: dict[str, Any] = {
+    "llama": None,
+    "mistral": MistralConfig(**SIZES, **SPECIAL, sliding_window=None),
+    "qwen2": Qwen2Config(**SIZES, **SPECIAL),  # biases on queries, keys and values
+    "qwen3": Qwen3Config(**SIZES, **SPECIAL, head_dim=16),  # norms on queries and keys; head_dim isn't D / heads
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    config = FAMILIES[request.param]
+    name = "tiny"
+    if config is not None:
+        name = str(other_architecture(tmp_path_factory.mktemp(request.param), cache, config))
+    return noisy(tiny(cache, name=name), "policy", std=0.1)
+
+
+def walk(shared: Backbone, decoder: Any, group_size: int, leave: bool) -> list[Tensor]:
+    """Logits after the prompts and after each of six tokens; some rows leave after the third."""
+    ids, mask = padded_left(PROMPTS, 0, shared.device)
+    tokens = torch.randint(3, 259, (6, len(PROMPTS) * group_size), generator=torch.Generator().manual_seed(4))
+    seen = [decoder.prefill(ids, mask, group_size)]
+    for index, column in enumerate(tokens):
+        if leave and index == 3:
+            decoder.keep(torch.tensor([0, 2]))
+        seen.append(decoder.step(column[[0, 2]] if leave and index >= 3 else column))
+    return seen
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("adapter", ["policy", None])
+@pytest.mark.parametrize(("group_size", "leave"), [(1, False), (2, False), (1, True), (3, True)])
+def test_fast_equals_plain(family: Backbone, adapter: str | None, group_size: int, leave: bool) -> None:
+    with family.using(adapter):
+        fast = decoder_for(family, 6)
+        assert isinstance(fast, StaticDecoder)
+        ours = walk(family, fast, group_size, leave)
+        theirs = walk(family, PlainDecoder(family), group_size, leave)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.dtype == torch.float32
+        assert_close(mine, other, atol=1e-4, rtol=1e-4)
+    assert (theirs[0] - theirs[-1][: len(theirs[0])] if not leave else theirs[0]).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_an_adapter_on_some_layers_and_some_modules(cache: Path) -> None:
+    shared = noisy(tiny(cache, lora={"layers": [1], "targets": ["q_proj", "down_proj"]}), "policy", std=0.3)
+    with shared.using("policy"):
+        ours = walk(shared, StaticDecoder(shared, 6), 1, False)
+        theirs = walk(shared, PlainDecoder(shared), 1, False)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert_close(mine, other, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_folding_leaves_the_weights_alone(cache: Path) -> None:
+    shared = noisy(tiny(cache), "policy")
+    before = {name: value.clone() for name, value in shared.state_dict().items()}
+    with shared.using("policy"):
+        walk(shared, StaticDecoder(shared, 6), 2, True)
+    assert all(torch.equal(value, before[name]) for name, value in shared.state_dict().items())
+
+
+def test_what_it_does_not_know_goes_the_plain_way(cache: Path, tmp_path: Path) -> None:
+    """A sliding window, capped scores, another activation."""
+    window = {"sliding_window": 4}
+    for index, config in enumerate(
+        [
+            MistralConfig(**SIZES, **SPECIAL, **window),
+            Qwen2Config(**SIZES, **SPECIAL, **window, use_sliding_window=True, max_window_layers=0),
+            Gemma2Config(**SIZES, **SPECIAL, head_dim=8),
+            Qwen2Config(**SIZES, **SPECIAL, hidden_act="gelu"),
+        ]
+    ):
+        shared = tiny(cache, name=str(other_architecture(tmp_path / str(index), cache, config)))
+        assert isinstance(decoder_for(shared, 4), PlainDecoder), config.model_type
+
+
+def test_four_bit_goes_the_plain_way(cache: Path) -> None:
+    assert isinstance(decoder_for(tiny(cache, quantization="4bit"), 4), PlainDecoder)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 70])
+@pytest.mark.parametrize("bias", [None, torch.linspace(-1, 1, 48)])
+@pytest.mark.parametrize("onednn", [True, False])
+def test_packed_weights_multiply_the_same(
+    monkeypatch: pytest.MonkeyPatch, rows: int, bias: Tensor | None, onednn: bool
+) -> None:
+    monkeypatch.setattr(module.torch.backends.mkldnn, "is_available", lambda: onednn)
+    weight, x = torch.randn(48, 32), torch.randn(rows, 32)
+    assert_close(packed(weight, bias)(x), torch.nn.functional.linear(x, weight, bias), atol=1e-4, rtol=1e-4)

@@ -1,0 +1,99 @@
+"""LoRA layers as one function: PEFT's numbers and gradients, and PEFT itself where they can't be fused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft.tuners.lora import Linear as PeftLinear
+from torch import Tensor
+from torch.testing import assert_close
+
+from pipeline.lm.backbone import Backbone
+
+from .builders import noisy, tiny
+
+
+@pytest.fixture
+def layer(cache: Path) -> Any:
+    """A fused layer of the tiny model with two adapters, the second active."""
+    shared = noisy(noisy(tiny(cache), "sft", seed=1), "policy", seed=2)
+    shared.train_only("policy")
+    shared._activate("policy")
+    return next(m for m in shared.modules() if isinstance(m, PeftLinear))
+
+
+def gradients(layer: Any, forward: Any, x: Tensor) -> list[Tensor]:
+    """Output of the layer, and the gradients of a weighted sum of it with respect to x, A and B."""
+    x = x.clone().requires_grad_()
+    down, up = layer.lora_A["policy"].weight, layer.lora_B["policy"].weight
+    out = forward(x)
+    weights = torch.linspace(-1, 2, out.numel()).view(out.shape)
+    return [out.detach(), *torch.autograd.grad((weights * out).sum(), [x, down, up])]
+
+
+@pytest.mark.parametrize("shape", [(5, 32), (2, 3, 32), (1, 1, 32)])
+def test_values_and_gradients_are_pefts(layer: Any, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    ours = gradients(layer, layer, x)
+    theirs = gradients(layer, lambda x: PeftLinear.forward(layer, x), x)
+    assert layer.forward.func.__module__ == "pipeline.lm.fused"
+    for mine, other in zip(ours, theirs, strict=True):
+        assert_close(mine, other, atol=1e-5, rtol=1e-5)
+    assert all(gradient.abs().max() > 0.01 for gradient in ours)  # nothing compared zeros
+
+
+def test_the_gradient_is_right_in_double_precision(layer: Any) -> None:
+    layer.double()
+    x = torch.randn(3, 32, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+def test_without_an_active_adapter_the_base_answers(layer: Any) -> None:
+    layer.enable_adapters(False)
+    x = torch.randn(4, 32)
+    assert torch.equal(layer(x), layer.base_layer(x))
+
+
+def test_a_bf16_base_with_fp32_adapters_gives_fp32_gradients_within_its_precision(layer: Any) -> None:
+    x = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    exact = gradients(layer, layer, x)
+    layer.base_layer.bfloat16()
+    mixed = gradients(layer, layer, x.bfloat16())
+    assert [t.dtype for t in mixed] == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    for mine, other in zip(mixed, exact, strict=True):
+        assert_close(mine.float(), other, atol=0.02 * other.abs().max().item(), rtol=0)  # bf16 keeps 8 bits
+
+
+def test_dropout_stays_pefts(cache: Path) -> None:
+    shared = noisy(tiny(cache, lora={"dropout": 0.5}), "sft")
+    ids = torch.tensor([[1, 40, 41, 42]])
+    plain = shared.hidden("sft", ids)
+    assert torch.equal(plain, shared.hidden("sft", ids))
+    with shared.dropout():
+        assert not torch.equal(shared.hidden("sft", ids), shared.hidden("sft", ids))
+    assert torch.equal(plain, shared.hidden("sft", ids))
+
+
+def test_nothing_of_the_outputs_size_is_kept_for_the_backward_pass(layer: Any) -> None:
+    """What autograd keeps: x, xAᵀ and parameters."""
+    sizes: list[tuple[int, ...]] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes.append(tuple(tensor.shape))
+        return tensor
+
+    x = torch.randn(7, 32, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        out: Tensor = layer(x)
+    assert sorted(shape for shape in sizes if shape[0] == 7) == [(7, 4), (7, 32)]
+    assert out.shape[0] == 7
+
+
+def test_new_layers_are_fused_too(cache: Path) -> None:
+    shared: Backbone = tiny(cache)
+    shared.add_adapter("a")
+    shared.add_adapter("b")
+    layers = [m for m in shared.modules() if isinstance(m, PeftLinear)]
+    assert layers
+    assert all(getattr(m.forward, "func", None) is not None for m in layers)
