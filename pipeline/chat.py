@@ -34,7 +34,7 @@ def converse(run_path: Path, model: str, temperature: float | None, max_new_toke
     available = ["base"]
     for name in ("sft", "policy"):
         if run_dir.result(name) is not None:
-            backbone.load_adapter(name, run_dir.artifact(name, name))
+            backbone.adapters.load(name, run_dir.artifact(name, name))
             available.append(name)
     if model not in available:
         raise RunError(f"{run_path} has no finished {model} stage; there is {', '.join(available)}")

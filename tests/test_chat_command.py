@@ -134,7 +134,7 @@ def test_it_talks_to_a_finished_run(
     run.create(dump_config(config(tmp_path / "elsewhere", cache)))
     for stage in ("sft", "policy"):
         out = run.open_stage(stage, "mark")
-        backbone.save_adapter(stage, out.path / "adapter")
+        backbone.save(stage, out.path / "adapter")
         out.finish({}, artifacts={stage: "adapter"})
     terminal = Terminal("/all", "Hi", "/quit")
     monkeypatch.setattr("pipeline.chat.Console", lambda: terminal)

@@ -6,7 +6,8 @@ module call. On a CPU the copy is packed for oneDNN, which multiplies few rows a
 same hidden states up to rounding (a test compares them).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -16,13 +17,20 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 from transformers import DynamicCache
 
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.fused import FAMILY
 
-FAMILY = ("llama", "mistral", "qwen2", "qwen3")  # one layer design: RMS norm, rotary grouped attention, gated SiLU
 PACKED_ROWS = 32  # the row count that oneDNN is asked to pack for; others work too
 
 
 class Decoder(Protocol):
-    """Reads left-padded prompts, then one token per row and step; finished rows can leave."""
+    """Reads left-padded prompts, then one token per row and step; finished rows can leave.
+
+    Attributes:
+        lower: hidden states of what was read last, where they enter the first layer that may carry an adapter:
+            [P,W,D] of the prompts, then [b,D] of each token. None where nobody asks for them.
+    """
+
+    lower: Tensor | None
 
     def prefill(self, ids: Tensor, mask: Tensor, group_size: int) -> Tensor:
         """Read prompts [P,W] with mask [P,W] (1 = real); logits [P·G,V] after their last token, in fp32."""
@@ -48,6 +56,7 @@ class PlainDecoder:
     """Any architecture, through the model's own forward pass."""
 
     def __init__(self, backbone: Backbone) -> None:
+        self.lower: Tensor | None = None
         self._backbone = backbone
         self._cache: Any = None
         self._mask = torch.empty(0)
@@ -79,6 +88,8 @@ class StaticDecoder:
     """The Llama family's layer written out, over folded weights and a cache of fixed size."""
 
     def __init__(self, backbone: Backbone, max_new_tokens: int) -> None:
+        self.lower: Tensor | None = None
+        self._boundary = backbone.lower.boundary if backbone.lower is not None else -1
         self._backbone, self._room = backbone, max_new_tokens
         trunk = backbone.trunk
         self._embed, self._rotary, self._norm = trunk.embed_tokens, trunk.rotary_emb, _norm(trunk.norm)
@@ -104,7 +115,8 @@ class StaticDecoder:
         )
 
     def prefill(self, ids: Tensor, mask: Tensor, group_size: int) -> Tensor:
-        hidden, cache = _read_prompts(self._backbone, ids, mask)
+        with self._watching():
+            hidden, cache = _read_prompts(self._backbone, ids, mask)
         width = ids.shape[1]
         for layer in cache.layers:
             for store, read in ((self._keys, layer.keys), (self._values, layer.values)):
@@ -123,7 +135,9 @@ class StaticDecoder:
         cos, sin = self._rotary(hidden, self._positions[:, None])  # [b,1,head_dim] each
         end = self._filled + 1
         mask = self._mask[..., :end]
-        for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
+        for index, (layer, keys, values) in enumerate(zip(self._layers, self._keys, self._values, strict=True)):
+            if index == self._boundary:
+                self.lower = hidden
             hidden = layer.step(hidden, cos, sin, keys[:, :, :end], values[:, :, :end], mask)
         self._positions = self._positions + 1
         self._filled = end
@@ -135,6 +149,22 @@ class StaticDecoder:
             for index, kept in enumerate(store):
                 store[index] = kept[rows]
         self._mask, self._positions = self._mask[rows], self._positions[rows]
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Note what enters the boundary layer while the model's own forward pass runs."""
+        if self._boundary < 0:
+            yield
+            return
+
+        def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self.lower = inputs[0]
+
+        hook = self._backbone.trunk.layers[self._boundary].register_forward_pre_hook(note)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 class _FoldedLayer:

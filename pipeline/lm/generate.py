@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.decoder import decoder_for, padded_left
+from pipeline.lm.decoder import Decoder, decoder_for, padded_left
+from pipeline.lm.trunk import LowerTrunk
 
 FINISHED = 0.125  # share of finished rows at which they leave the batch: leaving copies the whole cache
 
@@ -81,23 +82,52 @@ def generate(
     lengths = torch.zeros(count, dtype=torch.long, device=device)
     stopped = torch.zeros(count, dtype=torch.bool, device=device)
     rows = torch.arange(count, device=device)  # whose token each row of the decoder's batch is
-    with backbone.using(adapter):
+    with backbone.adapters.using(adapter):
         decoder = decoder_for(backbone, max_new_tokens)
         logits = decoder.prefill(*padded_left(prompts, pad, device), group_size)  # [b,V]
+        passed = _Passed(decoder, prompts, group_size, max_new_tokens)
         for step in range(max_new_tokens):
             chosen, chosen_logprobs = draw(logits, temperature, generator)
             live = ~stopped[rows]
             tokens[rows[live], step], logprobs[rows[live], step] = chosen[live], chosen_logprobs[live]
             lengths[rows[live]] += 1
             stopped[rows] |= torch.isin(chosen, stop)
-            finished = stopped[rows]
-            if finished.all() or step + 1 == max_new_tokens:
+            if stopped[rows].all() or step + 1 == max_new_tokens:
                 break
-            if finished.float().mean() > FINISHED:
-                going_on = (~finished).nonzero().squeeze(1)
-                decoder.keep(going_on)
-                rows, chosen = rows[going_on], chosen[going_on]
+            # A row stays for one step after its end, so that its last token passes by the boundary too.
+            if (~live).float().mean() > FINISHED:
+                decoder.keep(live.nonzero().squeeze(1))
+                rows, chosen = rows[live], chosen[live]
             logits = decoder.step(chosen)
+            passed.note(rows, step, decoder.lower)
+        if backbone.lower is not None and passed.wanted:
+            decoder.step(chosen)
+            passed.note(rows, step, decoder.lower)
+            passed.hand_over(backbone.lower, tokens, lengths)
     longest = int(lengths.max()) if count else 0
     repeated = [list(prompt) for prompt in prompts for _ in range(group_size)]
     return Completions(repeated, tokens[:, :longest], logprobs[:, :longest], lengths, stopped)
+
+
+class _Passed:
+    """Hidden states at the boundary of the shared lower trunk, noted while sampling: later passes start from them."""
+
+    def __init__(self, decoder: Decoder, prompts: Sequence[Sequence[int]], group_size: int, room: int) -> None:
+        self.wanted = decoder.lower is not None
+        self._prompts, self._group_size = prompts, group_size
+        if decoder.lower is not None:
+            self._read = decoder.lower  # [P,W,D], padded on the left
+            size = decoder.lower.shape[-1]
+            self._said = self._read.new_zeros(len(prompts) * group_size, room, size)  # [B,T,D]
+
+    def note(self, rows: Tensor, step: int, lower: Tensor | None) -> None:
+        """States [b,D] of the tokens that `rows` drew at `step`."""
+        if lower is not None:
+            self._said[rows, step] = lower
+
+    def hand_over(self, trunk: LowerTrunk, tokens: Tensor, lengths: Tensor) -> None:
+        """Let the trunk remember every sequence, prompt and completion."""
+        for row, (ids, length) in enumerate(zip(tokens.tolist(), lengths.tolist(), strict=True)):
+            prompt = self._prompts[row // self._group_size]
+            states = [self._read[row // self._group_size, -len(prompt) :], self._said[row, :length]]
+            trunk.remember([*prompt, *ids[:length]], torch.cat(states))

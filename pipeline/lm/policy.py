@@ -41,15 +41,15 @@ class LanguagePolicy:
         self.batch_size = batch_size
         self.values_only = False  # critic warm-up: keep value gradients out of the policy's adapter
         if critic == "shared_trunk" and adapter not in backbone.heads:
-            backbone.add_head(adapter)
+            backbone.adapters.add_head(adapter)
 
     def trainable_parameters(self) -> dict[str, list[nn.Parameter]]:
         """What learns, by role: 'policy', and 'critic' when there is one. Marks exactly these as trainable."""
         names = [self.adapter] + (["critic"] if self.critic == "adapter" else [])
-        self.backbone.train_only(*names)
-        policy = self.backbone.parameters_of(self.adapter)
+        self.backbone.adapters.train_only(*names)
+        policy = self.backbone.adapters.parameters_of(self.adapter)
         if self.critic == "adapter":
-            return {"policy": policy, "critic": self.backbone.parameters_of("critic")}
+            return {"policy": policy, "critic": self.backbone.adapters.parameters_of("critic")}
         if self.critic == "shared_trunk":
             head = list(self.backbone.heads[self.adapter].parameters())
             return {"policy": [p for p in policy if all(p is not h for h in head)], "critic": head}
@@ -109,11 +109,7 @@ class Positions:
         self.rows, step = self.mask.nonzero(as_tuple=True)  # [N] each, in the order of actions[mask]
         self.columns = prompt_lengths[self.rows] - 1 + step
         self.targets = actions[self.mask]
-        ends = zip(context["prompt_ids"].tolist(), prompt_lengths.tolist(), strict=True)
-        answers = zip(actions.tolist(), lengths.tolist(), strict=True)
-        self.sequences = [
-            prompt[:start] + answer[:length] for (prompt, start), (answer, length) in zip(ends, answers, strict=True)
-        ]
+        self.sequences = sequences(context, actions)
 
     def select(self, per_position: Tensor) -> Tensor:
         """[b,L,…] → [N,…], the positions that predict real completion tokens."""
@@ -122,6 +118,15 @@ class Positions:
     def scatter(self, per_token: Tensor) -> Tensor:
         """[N] → [b,t], zeros at padding."""
         return per_token.new_zeros(self.mask.shape).masked_scatter(self.mask, per_token)
+
+
+def sequences(context: Mapping[str, Tensor], actions: Tensor) -> list[list[int]]:
+    """Token ids of each row's prompt and completion, without padding."""
+    prompts = zip(context["prompt_ids"].tolist(), context["prompt_lengths"].tolist(), strict=True)
+    answers = zip(actions.tolist(), context["lengths"].tolist(), strict=True)
+    return [
+        prompt[:start] + answer[:length] for (prompt, start), (answer, length) in zip(prompts, answers, strict=True)
+    ]
 
 
 def to_rollout(backbone: Backbone, completions: Completions) -> Rollout:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.policy import by_length
+from pipeline.lm.policy import sequences
 from pipeline.rl.rollout import Rollout
 
 
@@ -48,21 +48,6 @@ class RewardModel:
             scores[rows] = self.scores([sequences[i] for i in rows])
         return scores
 
-    @torch.no_grad()
     def score(self, rollout: Rollout, *, batch_size: int = 16) -> Tensor:
         """Scores [B] of a rollout's completions, without gradient."""
-        scores = torch.zeros(len(rollout), device=rollout.actions.device)
-        for rows in by_length(rollout, batch_size):
-            scores[rows] = self.scores([sequence_ids(rollout, int(row)) for row in rows])
-        return scores
-
-
-def sequence_ids(rollout: Rollout, row: int) -> list[int]:
-    """Token ids of a row's prompt and completion."""
-    prompt = rollout.context["prompt_ids"][row, : int(rollout.context["prompt_lengths"][row])]
-    return prompt.tolist() + completion_ids(rollout, row)  # type: ignore[no-any-return]
-
-
-def completion_ids(rollout: Rollout, row: int) -> list[int]:
-    """Token ids of a row's completion."""
-    return rollout.actions[row, : int(rollout.lengths[row])].tolist()  # type: ignore[no-any-return]
+        return self.score_sequences(sequences(rollout.context, rollout.actions), batch_size=batch_size)

@@ -62,9 +62,24 @@ class LowerTrunk:
         with self._only(slice(self._boundary, None), self._trunk.norm):
             return self._trunk(inputs_embeds=states, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
+    @property
+    def boundary(self) -> int:
+        """The first layer that may carry an adapter."""
+        return self._boundary
+
+    def remember(self, sequence: Sequence[int], states: Tensor) -> None:
+        """Keep states [length,D] that somebody else computed: sampling passes by the boundary anyway."""
+        self._keep(tuple(sequence), states)
+
+    def forget(self) -> None:
+        """Drop what is kept; the sequences won't come again."""
+        self._states.clear()
+        self._bytes = 0
+
     def _keep(self, key: tuple[int, ...], state: Tensor) -> None:
+        before = self._states.pop(key, None)
+        self._bytes += state.nbytes - (0 if before is None else before.nbytes)
         self._states[key] = state
-        self._bytes += state.nbytes
         while self._bytes > self._budget:
             self._bytes -= self._states.popitem(last=False)[1].nbytes
 

@@ -76,6 +76,8 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
             history.append(row)
             if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps:
                 out.sample(sample_rows(step, batch, rollout, scores, kl.sum(1), cfg, backbone.chat))
+            if backbone.lower is not None:
+                backbone.lower.forget()  # no completion comes twice
             progress.advance(figures={name: row[f"objective/{name}"] for name in ("score", "kl", "tokens", "eos_rate")})
 
     metrics = outcome(history) | {"sampler_mismatch": mismatch, "algorithm": cfg.algorithm, "steps": cfg.steps}
@@ -91,20 +93,20 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
 def load_adapters(config: Config, run_dir: RunDir) -> Backbone:
     """The base with every role: sft (the reference), reward, policy, and critic where the algorithm has one."""
     backbone = load_backbone(config)
-    backbone.load_adapter("sft", run_dir.artifact("sft", "sft"))
-    backbone.load_adapter("reward", run_dir.artifact("reward", "reward"))
-    backbone.clone_adapter("sft", "policy")  # so KL(policy ‖ reference) starts at 0
+    backbone.adapters.load("sft", run_dir.artifact("sft", "sft"))
+    backbone.adapters.load("reward", run_dir.artifact("reward", "reward"))
+    backbone.adapters.clone("sft", "policy")  # so KL(policy ‖ reference) starts at 0
     if config.policy.needs_critic and config.policy.critic == "adapter":
-        backbone.clone_adapter("reward", "critic")
+        backbone.adapters.clone("reward", "critic")
     return backbone
 
 
 def save_adapters(backbone: Backbone, cfg: PolicyConfig, out: StageDir) -> dict[str, str]:
     """Save what was learned; returns the artifacts."""
-    backbone.save_adapter("policy", out.path / "adapter", extra={"role": "policy", "algorithm": cfg.algorithm})
+    backbone.save("policy", out.path / "adapter", role={"role": "policy", "algorithm": cfg.algorithm})
     artifacts = {"policy": "adapter"}
     if "critic" in backbone.adapters:
-        backbone.save_adapter("critic", out.path / "critic", extra={"role": "critic"})
+        backbone.save("critic", out.path / "critic", role={"role": "critic"})
         artifacts["critic"] = "critic"
     return artifacts
 

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.config import PolicyConfig
-from pipeline.lm.reward import completion_ids
 from pipeline.rl.advantages import zero_variance_share
 from pipeline.rl.rollout import Rollout
 from pipeline.stages.inputs import prompt_text
@@ -46,7 +45,7 @@ def sample_rows(
             {
                 "step": step,
                 "prompt": prompt_text(prompt.messages),
-                "completion": chat.decode(completion_ids(rollout, row)),
+                "completion": chat.decode(rollout.actions[row, : int(rollout.lengths[row])].tolist()),
                 "score": round(scores[row].item(), 4),
                 "kl": round(kl[row].item(), 4),
                 "stopped": bool(rollout.context["stopped"][row]),

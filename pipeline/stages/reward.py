@@ -31,7 +31,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     cfg = config.reward
     source = read(config, cfg.data, "preferences")
     backbone = load_backbone(config)
-    backbone.load_adapter("sft", run_dir.artifact("sft", "sft"))
+    backbone.adapters.load("sft", run_dir.artifact("sft", "sft"))
     parts = split_pairs(source.rows, cfg, config.seed)
     encoded = {
         name: encode_pairs(backbone.chat, Source(rows, source.bad, {}), cfg.max_length) for name, rows in parts.items()
@@ -44,7 +44,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
         test = encoded["test"] or encoded[f"{name}_validation"]
         prefix = "" if name == "reward" else "judge_"
         metrics |= {f"{prefix}{key}": value for key, value in _accuracy(model, test, cfg.microbatch_size).items()}
-        backbone.save_adapter(name, out.path / name, extra={"role": name} | statistics)
+        backbone.save(name, out.path / name, role={"role": name} | statistics)
     metrics |= _length_baseline(encoded["test"] or encoded["reward_validation"])
     metrics["test_pairs"] = len(encoded["test"])
     counts = {name: len(pairs) for name, pairs in encoded.items()}
@@ -81,13 +81,13 @@ def _train(
 ) -> RewardModel:
     """Fit one reward model; its figures go into `metrics`."""
     cfg = config.reward
-    backbone.clone_adapter("sft", name)
-    backbone.add_head(name)
-    parameters = backbone.train_only(name)
+    backbone.adapters.clone("sft", name)
+    backbone.adapters.add_head(name)
+    parameters = backbone.adapters.train_only(name)
     model = RewardModel(backbone, name)
 
     def loss(batch: Pairs) -> Tensor:
-        with backbone.dropout():
+        with backbone.adapters.dropout():
             return pair_loss(model, batch, cfg)
 
     task = Task(

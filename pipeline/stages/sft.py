@@ -26,11 +26,11 @@ def run(config: Config, out: StageDir) -> StageResult:
         encode_demonstrations(backbone.chat, Source(parts[name], source.bad, {}), cfg.max_length)
         for name in ("train", "validation")
     )
-    backbone.add_adapter("sft")
-    parameters = backbone.train_only("sft")
+    backbone.adapters.add("sft")
+    parameters = backbone.adapters.train_only("sft")
 
     def loss(batch: Sequence[Encoded]) -> Tensor:
-        with backbone.dropout():
+        with backbone.adapters.dropout():
             return nll(backbone, "sft", batch)
 
     task = Task(
@@ -42,7 +42,7 @@ def run(config: Config, out: StageDir) -> StageResult:
         metric="loss",
     )
     best = fit(task, parameters, cfg, out, name="sft", seed=config.seed, visible=config.logging.progress)
-    backbone.save_adapter("sft", out.path / "adapter", extra={"role": "sft"})
+    backbone.save("sft", out.path / "adapter", role={"role": "sft"})
     metrics = {
         "loss_before": best["before"]["loss"],
         "loss": best["loss"],

@@ -49,7 +49,7 @@ def walk(shared: Backbone, decoder: Any, group_size: int, leave: bool) -> list[T
 @pytest.mark.parametrize("adapter", ["policy", None])
 @pytest.mark.parametrize(("group_size", "leave"), [(1, False), (2, False), (1, True), (3, True)])
 def test_fast_equals_plain(family: Backbone, adapter: str | None, group_size: int, leave: bool) -> None:
-    with family.using(adapter):
+    with family.adapters.using(adapter):
         fast = decoder_for(family, 6)
         assert isinstance(fast, StaticDecoder)
         ours = walk(family, fast, group_size, leave)
@@ -63,7 +63,7 @@ def test_fast_equals_plain(family: Backbone, adapter: str | None, group_size: in
 @torch.no_grad()
 def test_an_adapter_on_some_layers_and_some_modules(cache: Path) -> None:
     shared = noisy(tiny(cache, lora={"layers": [1], "targets": ["q_proj", "down_proj"]}), "policy", std=0.3)
-    with shared.using("policy"):
+    with shared.adapters.using("policy"):
         ours = walk(shared, StaticDecoder(shared, 6), 1, False)
         theirs = walk(shared, PlainDecoder(shared), 1, False)
     for mine, other in zip(ours, theirs, strict=True):
@@ -74,7 +74,7 @@ def test_an_adapter_on_some_layers_and_some_modules(cache: Path) -> None:
 def test_folding_leaves_the_weights_alone(cache: Path) -> None:
     shared = noisy(tiny(cache), "policy")
     before = {name: value.clone() for name, value in shared.state_dict().items()}
-    with shared.using("policy"):
+    with shared.adapters.using("policy"):
         walk(shared, StaticDecoder(shared, 6), 2, True)
     assert all(torch.equal(value, before[name]) for name, value in shared.state_dict().items())
 

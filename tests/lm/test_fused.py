@@ -1,4 +1,4 @@
-"""LoRA layers as one function: PEFT's numbers and gradients, and PEFT itself where they can't be fused."""
+"""Fused layers: the libraries' numbers and gradients, and the libraries themselves where nothing is fused."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,19 @@ import torch
 from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor
 from torch.testing import assert_close
+from transformers import Qwen3Config
 
 from pipeline.lm.backbone import Backbone
 
-from .builders import noisy, tiny
+from .builders import SIZES, noisy, other_architecture, tiny
 
 
 @pytest.fixture
 def layer(cache: Path) -> Any:
     """A fused layer of the tiny model with two adapters, the second active."""
     shared = noisy(noisy(tiny(cache), "sft", seed=1), "policy", seed=2)
-    shared.train_only("policy")
-    shared._activate("policy")
+    shared.adapters.train_only("policy")
+    shared.adapters._activate("policy")
     return next(m for m in shared.modules() if isinstance(m, PeftLinear))
 
 
@@ -70,7 +71,7 @@ def test_dropout_stays_pefts(cache: Path) -> None:
     ids = torch.tensor([[1, 40, 41, 42]])
     plain = shared.hidden("sft", ids)
     assert torch.equal(plain, shared.hidden("sft", ids))
-    with shared.dropout():
+    with shared.adapters.dropout():
         assert not torch.equal(shared.hidden("sft", ids), shared.hidden("sft", ids))
     assert torch.equal(plain, shared.hidden("sft", ids))
 
@@ -92,8 +93,64 @@ def test_nothing_of_the_outputs_size_is_kept_for_the_backward_pass(layer: Any) -
 
 def test_new_layers_are_fused_too(cache: Path) -> None:
     shared: Backbone = tiny(cache)
-    shared.add_adapter("a")
-    shared.add_adapter("b")
+    shared.adapters.add("a")
+    shared.adapters.add("b")
     layers = [m for m in shared.modules() if isinstance(m, PeftLinear)]
     assert layers
     assert all(getattr(m.forward, "func", None) is not None for m in layers)
+
+
+# ---- norms and gates ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["llama", "qwen3"])
+def trunk(request: pytest.FixtureRequest, cache: Path, tmp_path: Path) -> Any:
+    """A trunk whose norm weights are no longer all ones."""
+    special = {"eos_token_id": 2, "bos_token_id": None, "pad_token_id": 0}
+    config = Qwen3Config(**SIZES, **special, head_dim=16)
+    name = "tiny" if request.param == "llama" else str(other_architecture(tmp_path, cache, config))
+    trunk = tiny(cache, name=name).trunk
+    torch.manual_seed(0)
+    for module in trunk.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            torch.nn.init.uniform_(module.weight, 0.5, 2.0)
+    return trunk
+
+
+def parts(trunk: Any) -> list[Any]:
+    return [trunk.layers[0].mlp, trunk.norm]
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_norms_and_gates_give_the_librarys_values_and_gradients(trunk: Any, part: int) -> None:
+    module = parts(trunk)[part]
+    assert module.forward.func.__module__ == "pipeline.lm.fused"
+    x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    ours, theirs = module(x), type(module).forward(module, x)
+    weights = torch.linspace(-1, 2, ours.numel()).view(ours.shape)
+    assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    gradient, other = (torch.autograd.grad((weights * out).sum(), x)[0] for out in (ours, theirs))
+    assert_close(gradient, other, atol=1e-5, rtol=1e-5)
+    assert gradient.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_norms_and_gates_in_bf16(trunk: Any, part: int) -> None:
+    """Within the precision of the dtype, and of its dtype."""
+    module = parts(trunk.bfloat16())[part]
+    x = torch.randn(4, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
+    ours, theirs = module(x), type(module).forward(module, x)
+    assert ours.dtype == torch.bfloat16
+    assert_close(ours.float(), theirs.float(), atol=0.02 * theirs.abs().max().item(), rtol=0)
+
+
+def test_a_whole_trunk_with_query_norms_gives_the_librarys_gradient(trunk: Any) -> None:
+    def gradient() -> Tensor:
+        embedded = trunk.embed_tokens(torch.tensor([[1, 40, 41, 42], [5, 6, 7, 8]])).detach().requires_grad_()
+        out = trunk(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        return torch.autograd.grad(out[..., ::3].sum(), embedded)[0]  # type: ignore[no-any-return]
+
+    ours = gradient()
+    for module in trunk.modules():
+        module.__dict__.pop("forward", None)
+    assert_close(ours, gradient(), atol=1e-4, rtol=1e-4)

@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.reward import RewardModel, completion_ids, sequence_ids
+from pipeline.lm.policy import sequences
+from pipeline.lm.reward import RewardModel
 
 from .builders import PROMPTS, noisy, rollout, tiny
 
@@ -46,11 +47,12 @@ def test_a_rollout_is_scored_as_prompt_plus_completion(shared: Backbone, size: i
     noisy(shared, "policy", seed=3)
     acted = rollout(shared)
     model = RewardModel(shared)
-    sequences = [sequence_ids(acted, row) for row in range(len(acted))]
-    assert [s[: len(s) - len(completion_ids(acted, r))] for r, s in enumerate(sequences)] == [
-        prompt for prompt in PROMPTS for _ in range(2)
-    ]
-    expected = torch.cat([model.scores([sequence]) for sequence in sequences]).detach()
+    rows = sequences(acted.context, acted.actions)
+    lengths = acted.lengths.tolist()
+    assert [row[:-length] for row, length in zip(rows, lengths, strict=True)] == [p for p in PROMPTS for _ in range(2)]
+    for row, length, actions in zip(rows, lengths, acted.actions.tolist(), strict=True):
+        assert row[-length:] == actions[:length]
+    expected = torch.cat([model.scores([row]) for row in rows]).detach()
     assert_close(model.score(acted, batch_size=size), expected, atol=1e-5, rtol=0)
 
 
@@ -62,7 +64,7 @@ def test_standardising_folds_shift_and_scale_into_the_head(shared: Backbone) -> 
 
 
 def test_scores_carry_gradient_only_where_asked(shared: Backbone) -> None:
-    shared.train_only("reward")
+    shared.adapters.train_only("reward")
     assert RewardModel(shared).scores(SEQUENCES).requires_grad
     assert not RewardModel(shared).score_sequences(SEQUENCES).requires_grad
 

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.generate import generate
 from pipeline.lm.options import adapted_layers
 from pipeline.lm.sources import ModelError
 from pipeline.lm.trunk import LowerTrunk
@@ -24,9 +25,9 @@ def split(tmp_path: Path) -> Backbone:
     LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny-0")
     backbone = Backbone.load("tiny", lora=lora("upper"), device="cpu", cache_dir=tmp_path)
     for name in ("sft", "policy"):
-        backbone.add_adapter(name)
+        backbone.adapters.add(name)
         with torch.no_grad():
-            for parameter in backbone.parameters_of(name):
+            for parameter in backbone.adapters.parameters_of(name):
                 parameter.normal_(std=0.1)
     return backbone
 
@@ -45,7 +46,7 @@ def test_states_equal_the_plain_path(split: Backbone, adapter: str | None) -> No
 
 
 def test_gradients_equal_the_plain_path(split: Backbone) -> None:
-    parameters = split.train_only("policy")
+    parameters = split.adapters.train_only("policy")
     ids = split.pad(SEQUENCES)
     real = ids != split.chat.tokenizer.pad_token_id
     plain = torch.autograd.grad(split.hidden("policy", ids)[real].square().sum(), parameters)
@@ -102,3 +103,45 @@ def test_which_layers(layers: object, expected: list[int] | None) -> None:
 def test_layers_that_do_not_exist_are_refused(layers: object) -> None:
     with pytest.raises(ModelError, match=r"lora\.layers"):
         adapted_layers(layers, 4)  # type: ignore[arg-type]
+
+
+# ---- states kept while sampling -----------------------------------------------------------------------------
+
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
+
+
+@pytest.mark.parametrize(("stop", "limit"), [((-1,), 6), (tuple(range(40, 259, 3)), 12)])
+@pytest.mark.parametrize("adapter", [None, "policy"])
+def test_sampling_leaves_the_states_that_a_fresh_pass_computes(
+    split: Backbone, adapter: str | None, stop: tuple[int, ...], limit: int
+) -> None:
+    """Also of the last token, whether a row ends by itself (at different times) or meets the limit."""
+    assert split.lower is not None
+    split.chat.stop_ids = stop
+    generator = torch.Generator().manual_seed(0)
+    done = generate(split, adapter, PROMPTS, group_size=3, max_new_tokens=limit, generator=generator)
+    sequences = [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
+    kept = dict(split.lower._states)
+    assert set(kept) == {tuple(sequence) for sequence in sequences}
+    split.lower.forget()
+    fresh = split.lower.states(sequences, split.pad)
+    for row, sequence in enumerate(sequences):
+        assert_close(kept[tuple(sequence)], fresh[row, : len(sequence)], atol=1e-5, rtol=1e-5)
+    assert len(set(done.lengths.tolist())) > 1 or stop == (-1,)
+
+
+def test_what_was_remembered_is_used(split: Backbone) -> None:
+    """A planted state shows in the output."""
+    assert split.lower is not None
+    before = split.hidden_of("policy", [[5, 6]])
+    split.lower.remember([5, 6], torch.zeros(2, 32))
+    assert not torch.equal(before, split.hidden_of("policy", [[5, 6]]))
+    split.lower.forget()
+    assert torch.equal(before, split.hidden_of("policy", [[5, 6]]))
+
+
+def test_remembering_twice_counts_once(split: Backbone) -> None:
+    assert split.lower is not None
+    for _ in range(3):
+        split.lower.remember([5, 6], torch.zeros(2, 32))
+    assert split.lower._bytes == 2 * 32 * 4

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from transformers import LlamaConfig
 
 from pipeline.config import Config, parse_config
-from pipeline.lm.reward import RewardModel, completion_ids
+from pipeline.lm.reward import RewardModel
 from pipeline.rl.rollout import Rollout
 from pipeline.rundir import RunDir, read_jsonl
 from pipeline.stages import policy as stage
@@ -144,12 +144,12 @@ def before(cache: Path, model: str, tmp_path_factory: pytest.TempPathFactory) ->
     backbone = tiny(cache, name=model)
     for name in ("sft", "reward"):
         out = run_dir.open_stage(name, name)
-        backbone.add_adapter(name, head=name == "reward")
+        backbone.adapters.add(name, head=name == "reward")
         with torch.no_grad():
-            for parameter in backbone.parameters_of(name):
+            for parameter in backbone.adapters.parameters_of(name):
                 parameter.add_(0.05 * torch.randn_like(parameter))
         extra = {"role": name, "score_mean": 0.0, "score_std": 1.0}
-        backbone.save_adapter(name, out.path / "adapter", extra=extra)
+        backbone.save(name, out.path / "adapter", role=extra)
         out.finish({}, artifacts={name: "adapter"})
     return run_dir
 
@@ -200,8 +200,8 @@ def test_critic_warm_up_leaves_the_policy_where_it_was(before: RunDir, tmp_path:
     options = {"algorithm": "ppo", "critic": critic, "critic_warmup_steps": 2, "critic_learning_rate": 0.01}
     train(before, config(tmp_path, model, **options))
     backbone = tiny(tmp_path, name=model)
-    backbone.load_adapter("sft", before.artifact("sft", "sft"))
-    backbone.load_adapter("policy", before.artifact("policy", "policy"))
+    backbone.adapters.load("sft", before.artifact("sft", "sft"))
+    backbone.adapters.load("policy", before.artifact("policy", "policy"))
     ids = backbone.pad([[1, 40, 41, 42]])
     assert torch.equal(backbone.hidden("policy", ids), backbone.hidden("sft", ids))
 
@@ -237,8 +237,7 @@ def test_the_score_rises_on_an_easy_objective(
     """The reward is the share of tokens whose id is even: one half by chance."""
 
     def even(self: RewardModel, rollout: Rollout, *, batch_size: int = 16) -> torch.Tensor:
-        found = [completion_ids(rollout, row) for row in range(len(rollout))]
-        return torch.tensor([sum(token % 2 == 0 for token in ids) / len(ids) for ids in found])
+        return ((rollout.actions % 2 == 0) & rollout.mask).sum(1) / rollout.lengths
 
     monkeypatch.setattr(RewardModel, "score", even)
     options = {

@@ -1,28 +1,14 @@
-"""The typed configuration: one model per section, strict YAML, dotted overrides.
+"""Every setting with its type, range, default and meaning: one model per section of a config file."""
 
-A config file holds one mapping per section (``model``, ``lora``, ``sft``, ``reward``, ``policy``,
-``evaluate``, ``logging``) and a ``seed``. Every field is declared here with its type, range and meaning;
-an unknown key or a wrong value is refused with the field, the value and what is allowed.
-"""
-
-import copy
-import difflib
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-
-
-class ConfigError(ValueError):
-    """A config that can't be used; the message names the field, the value received and the fix."""
 
 
 class Section(BaseModel):
@@ -212,122 +198,3 @@ class Config(Section):
     policy: PolicyConfig
     evaluate: EvaluateConfig
     logging: LoggingConfig = LoggingConfig()
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 3e-4 as text; people who write learning rates mean a number. Keys may not repeat."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigError(f"{key!r} stands twice in one mapping{node.start_mark}")
-        return dict(super().construct_mapping(node, deep))
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that _Loader would read as numbers."""
-
-
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
-        list("-+0123456789."),
-    )
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain data only
-    # Tags such as !!int with text that doesn't fit escape from PyYAML as whatever its converters raise.
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{where} is not valid YAML: {error}") from None
-
-
-def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return `tree` with each ``dotted.key=value`` set; values are read as YAML.
-
-    Raises:
-        ConfigError: an override without '=', or a path through something that is no section.
-    """
-    tree = copy.deepcopy(tree)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"override {override!r} must look like section.key=value")
-        *path, last = key.split(".")
-        node = tree
-        for name in path:
-            if node.get(name) is None:
-                node[name] = {}
-            node = node[name]
-            if not isinstance(node, dict):
-                raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
-        node[last] = _parse_yaml(value, f"override {override!r}")
-    return tree
-
-
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML config, apply dotted overrides, validate everything.
-
-    Raises:
-        ConfigError: with every problem found, one a line, each naming field, value and fix.
-    """
-    path = Path(path)
-    if not path.is_file():
-        near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.yaml")], n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"no config file at {path}{hint}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
-    tree = _parse_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of sections, got {type(tree).__name__}")
-    tree = apply_overrides(tree, overrides)
-    tree["run_dir"] = tree.get("run_dir") or f"runs/{path.stem}"
-    return parse_config(tree, str(path))
-
-
-def parse_config(tree: Mapping[str, Any], where: str = "config") -> Config:
-    """Validate a mapping. Raises ConfigError with every problem found, one a line."""
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    """One pydantic error as one sentence: field, value, what is allowed."""
-    location = [str(part) for part in problem["loc"]]
-    field = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{field}: unknown key; {hint}"
-    if problem["type"] == "missing":
-        return f"{field}: is required and missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{field}: got {problem['input']!r}; {message[0].lower()}{message[1:]}"
-
-
-def _fields_at(path: list[str]) -> list[str]:
-    """Names of the fields of the section at `path`."""
-    model: Any = Config
-    for name in path:
-        annotation = model.model_fields[name].annotation if name in model.model_fields else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        found = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        if not found:
-            return []
-        model = found[0]
-    return list(model.model_fields)
-
-
-def dump_config(config: Config) -> str:
-    """The resolved config as YAML, in the order of the declaration."""
-    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
