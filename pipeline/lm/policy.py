@@ -40,8 +40,18 @@ class LanguagePolicy:
         self.temperature, self.entropy_gradient = temperature, entropy_gradient
         self.batch_size = batch_size
         self.values_only = False  # critic warm-up: keep value gradients out of the policy's adapter
-        if critic == "shared_trunk" and adapter not in backbone.heads:
-            backbone.adapters.add_head(adapter)
+        if critic is not None and self._critic_adapter not in backbone.heads:
+            backbone.adapters.add_head(self._critic_adapter)
+
+    def start_values_at_zero(self) -> None:
+        """Set the critic's head to 0, the mean of a standardised score: a head that was trained to score whole
+        answers guesses worse in the middle of one than this constant."""
+        for parameter in self.backbone.heads[self._critic_adapter].parameters():
+            nn.init.zeros_(parameter)
+
+    @property
+    def _critic_adapter(self) -> str:
+        return "critic" if self.critic == "adapter" else self.adapter
 
     def trainable_parameters(self) -> dict[str, list[nn.Parameter]]:
         """What learns, by role: 'policy', and 'critic' when there is one. Marks exactly these as trainable."""
@@ -93,9 +103,8 @@ class LanguagePolicy:
     def values(self, context: Mapping[str, Tensor], actions: Tensor) -> Tensor:
         """V(s_t) [b,t], s_t = the prompt and the actions before t. Padding holds zeros."""
         at = Positions(context, actions)
-        name = "critic" if self.critic == "adapter" else self.adapter
-        hidden = at.select(self.backbone.hidden_of(name, at.sequences))
-        return at.scatter(self.backbone.score(name, hidden))
+        hidden = at.select(self.backbone.hidden_of(self._critic_adapter, at.sequences))
+        return at.scatter(self.backbone.score(self._critic_adapter, hidden))
 
 
 class Positions:

@@ -123,6 +123,8 @@ class Learner:
             entropy_gradient=cfg.entropy_coef > 0,
             batch_size=2 * cfg.microbatch_size,
         )
+        if cfg.needs_critic:
+            self.policy.start_values_at_zero()
         roles = self.policy.trainable_parameters()
         rates = {"policy": cfg.learning_rate, "critic": cfg.critic_learning_rate}
         groups = [{"params": parameters, "lr": rates[role]} for role, parameters in roles.items()]

@@ -149,6 +149,19 @@ def test_a_critic_on_the_shared_trunk_trains_the_policys_adapter(shared: Backbon
     assert gradient_reaches_policy(shared, "shared_trunk")
 
 
+@pytest.mark.parametrize("critic", ["adapter", "shared_trunk"])
+def test_values_can_start_at_zero_and_learn_from_there(shared: Backbone, critic: Any) -> None:
+    rollout = acted(shared)
+    policy = LanguagePolicy(shared, critic=critic)
+    assert policy.values(rollout.context, rollout.actions).any()
+    policy.start_values_at_zero()
+    values = policy.values(rollout.context, rollout.actions)
+    assert not values.any()
+    head = policy.trainable_parameters()["critic"][-2:]
+    (policy.values(rollout.context, rollout.actions) - 1).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in head)
+
+
 def test_what_learns_by_role(shared: Backbone) -> None:
     """Seven layers a block, two blocks, two matrices: 28 LoRA weights; a head is a weight and a bias."""
     counts = {
