@@ -61,7 +61,7 @@ def test_an_unknown_key_names_the_nearest(path: Path, override: str, expected: s
         ("policy.steps=many", ["policy.steps: got 'many'", "integer"]),
         ("policy.gamma=1.1", ["policy.gamma: got 1.1", "less than or equal to 1"]),
         ("policy.kl_coef=-0.1", ["policy.kl_coef: got -0.1", "greater than or equal to 0"]),
-        ("reward.judge=1", ["reward.judge: got 1", "boolean"]),
+        ("reward.judge=1", ["reward.judge: got 1", "less than 1"]),
         ("model.name=7", ["model.name: got 7", "string"]),
         ("seed=-1", ["seed: got -1", "greater than or equal to 0"]),
         ("policy.sampling.temperature=0", ["policy.sampling.temperature: got 0", "greater than 0"]),

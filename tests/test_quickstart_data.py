@@ -13,11 +13,12 @@ from pipeline.data import leaks, load, near_duplicates
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "data" / "quickstart"
-LEAST = {"sft": 300, "preferences": 600, "prompts": 400, "eval": 200}
+LEAST = {"sft": 300, "preferences": 600, "prompts": 400, "dev": 150, "eval": 200}
 FIELDS = {
     "sft": {"prompt", "completion", "category"},
     "preferences": {"prompt", "chosen", "rejected", "category", "failure"},
     "prompts": {"prompt", "category"},
+    "dev": {"prompt", "category"},
     "eval": {"prompt", "category"},
 }
 MARKS = ".,!?:;-'\"—()"
@@ -52,7 +53,7 @@ def test_there_are_enough_rows_with_exactly_their_fields(name: str) -> None:
 def test_no_prompt_stands_in_two_files_or_twice_where_it_counts() -> None:
     parts = {name: load(str(FOLDER / f"{name}.jsonl"), "prompts").rows for name in LEAST}
     assert leaks(parts) == []
-    for name in ("sft", "prompts", "eval"):
+    for name in ("sft", "prompts", "dev", "eval"):
         keys = Counter(row.key for row in parts[name])
         assert not [key for key, count in keys.items() if count > 1]
 
@@ -128,5 +129,5 @@ def test_the_readme_names_every_file_with_its_hash() -> None:
         assert digests == [hashlib.sha256(path.read_bytes()).hexdigest()], path.name
 
 
-def test_the_files_are_the_four_that_are_described() -> None:
+def test_the_files_are_those_that_are_described() -> None:
     assert {path.stem for path in FOLDER.glob("*.jsonl")} == set(LEAST)

@@ -94,7 +94,9 @@ class RewardConfig(FitConfig):
     centering: NonNegative = Field(0.01, description="coefficient of (r_chosen + r_rejected)²")
     margins: bool = Field(False, description="subtract each row's margin inside the loss")
     test: Fraction = Field(0.2, description="share of the prompts kept apart for the reported accuracy")
-    judge: bool = Field(True, description="train the judge on half of the training pairs, the reward on the other")
+    judge: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="share of the training pairs that train the judge instead of the reward model; 0 = no judge"
+    )
     calibration_samples: Positive = Field(96, description="SFT samples that define score mean 0, deviation 1")
 
 

@@ -27,7 +27,7 @@ class Adapters:
     def __init__(self, base: nn.Module, lora: LoraConfig) -> None:
         self.heads = nn.ModuleDict()
         self.active: str | None = None
-        self._base, self._lora = base, lora
+        self._base, self.lora = base, lora
         self._peft: PeftModel | None = None  # made with the first adapter
         self._layers: list[LoraLayer] = []
         self._weights: dict[str, list[nn.Parameter]] = {}  # LoRA weights of each adapter
@@ -46,9 +46,9 @@ class Adapters:
     def add(self, name: str, *, head: bool = False) -> None:
         """A new adapter that changes nothing yet (B = 0), with a fresh scalar head if it scores."""
         if self._peft is None:
-            self._peft = get_peft_model(self._base, self._lora, adapter_name=name)  # type: ignore[arg-type, assignment]
+            self._peft = get_peft_model(self._base, self.lora, adapter_name=name)  # type: ignore[arg-type, assignment]
         else:
-            self._peft.add_adapter(name, self._lora)
+            self._peft.add_adapter(name, self.lora)
         self._take_stock()
         if head:
             self.add_head(name)
@@ -86,7 +86,7 @@ class Adapters:
         folder = Path(folder)
         saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         for field, (name_in_config, word) in _SHAPE.items():
-            asked = getattr(self._lora, field)
+            asked = getattr(self.lora, field)
             if saved.get(field) != asked:
                 raise ModelError(
                     f"{folder} has {word} {saved.get(field)}, the config says lora.{name_in_config} {asked}; "

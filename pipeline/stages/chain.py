@@ -1,5 +1,6 @@
 """Run stages in order; skip what is done and unchanged."""
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
 
 def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str) -> StageResult:
     """Run one stage into an empty folder."""
+    gc.collect()  # the model of the stage before is full of cycles; without this, two of them stay in memory
     out = run_dir.open_stage(stage, mark)
     with track(config, run_dir, out):
         if stage == "sft":

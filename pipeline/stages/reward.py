@@ -23,7 +23,7 @@ from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backb
 from pipeline.stages.progress import bar
 
 Pairs = Sequence[EncodedPair]
-SAMPLED_AT_ONCE = 32  # calibration prompts in one batch
+SAMPLED_AT_ONCE = 48  # calibration prompts in one batch
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
@@ -36,14 +36,14 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     encoded = {
         name: encode_pairs(backbone.chat, Source(rows, source.bad, {}), cfg.max_length) for name, rows in parts.items()
     }
+    answers = _sft_answers(backbone, encoded["reward"], config)
     metrics: dict[str, Any] = {}
     for offset, name in enumerate(["reward", "judge"] if cfg.judge else ["reward"]):
         torch.manual_seed(config.seed + offset)
-        model = _train(name, backbone, encoded[name], encoded[f"{name}_validation"], config, out, metrics)
-        statistics = _standardise(model, encoded[name], config)
-        test = encoded["test"] or encoded[f"{name}_validation"]
-        prefix = "" if name == "reward" else "judge_"
-        metrics |= {f"{prefix}{key}": value for key, value in _accuracy(model, test, cfg.microbatch_size).items()}
+        model, best = train(backbone, name, encoded[name], encoded[f"{name}_validation"], config, out)
+        statistics = _standardise(model, answers, 2 * cfg.microbatch_size)
+        figures = best | accuracy(model, encoded["test"] or encoded[f"{name}_validation"], cfg.microbatch_size)
+        metrics |= {f"{'' if name == 'reward' else 'judge_'}{key}": value for key, value in figures.items()}
         backbone.save(name, out.path / name, role={"role": name} | statistics)
     metrics |= _length_baseline(encoded["test"] or encoded["reward_validation"])
     metrics["test_pairs"] = len(encoded["test"])
@@ -59,10 +59,11 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
 
 def split_pairs(rows: Sequence[Any], cfg: RewardConfig, seed: int) -> dict[str, list[Any]]:
     """Rows by use, disjoint by prompt: test, and training and validation parts for each model."""
-    names = ["reward", "judge"] if cfg.judge else ["reward"]
     shares = {"test": cfg.test} if cfg.test > 0 else {}
-    for name in names:
-        share = (1 - cfg.test) / len(names)
+    for name, part in (("reward", 1 - cfg.judge), ("judge", cfg.judge)):
+        if part == 0:
+            continue
+        share = (1 - cfg.test) * part
         shares[name] = share * (1 - cfg.validation)
         shares[f"{name}_validation"] = share * cfg.validation
     positive = {name: share for name, share in shares.items() if share > 0}
@@ -70,16 +71,10 @@ def split_pairs(rows: Sequence[Any], cfg: RewardConfig, seed: int) -> dict[str, 
     return {name: parts.get(name, []) for name in ["test", *shares]}
 
 
-def _train(
-    name: str,
-    backbone: Backbone,
-    train: Pairs,
-    held: Pairs,
-    config: Config,
-    out: StageDir,
-    metrics: dict[str, Any],
-) -> RewardModel:
-    """Fit one reward model; its figures go into `metrics`."""
+def train(
+    backbone: Backbone, name: str, pairs: Pairs, held: Pairs, config: Config, out: StageDir
+) -> tuple[RewardModel, dict[str, Any]]:
+    """Fit one reward model, starting from a copy of the SFT adapter; returns it with the figures of its best epoch."""
     cfg = config.reward
     backbone.adapters.clone("sft", name)
     backbone.adapters.add_head(name)
@@ -91,23 +86,21 @@ def _train(
             return pair_loss(model, batch, cfg)
 
     task = Task(
-        examples=train,
+        examples=pairs,
         length=lambda pair: len(pair.chosen) + len(pair.rejected),
         weight=lambda pair: 1.0,
         loss=loss,
-        validate=lambda: _validation(model, held or train, cfg),
+        validate=lambda: _validation(model, held or pairs, cfg),
         metric="loss",
     )
     best = fit(task, parameters, cfg, out, name=name, seed=config.seed, visible=config.logging.progress)
-    prefix = "" if name == "reward" else "judge_"
-    metrics |= {
-        f"{prefix}validation_accuracy": best["accuracy"],
-        f"{prefix}validation_loss": best["loss"],
-        f"{prefix}best_epoch": best["epoch"],
-        f"{prefix}steps": best["steps"],
-        f"{prefix}train_pairs": len(train),
+    return model, {
+        "validation_accuracy": best["accuracy"],
+        "validation_loss": best["loss"],
+        "best_epoch": best["epoch"],
+        "steps": best["steps"],
+        "train_pairs": len(pairs),
     }
-    return model
 
 
 def pair_loss(model: RewardModel, batch: Pairs, cfg: RewardConfig) -> Tensor:
@@ -134,7 +127,7 @@ def _validation(model: RewardModel, pairs: Pairs, cfg: RewardConfig) -> dict[str
     }
 
 
-def _accuracy(model: RewardModel, pairs: Pairs, batch_size: int) -> dict[str, Any]:
+def accuracy(model: RewardModel, pairs: Pairs, batch_size: int) -> dict[str, Any]:
     """Share of pairs with r_chosen > r_rejected strictly (a tie is wrong), with Wilson's 95 % interval."""
     if not pairs:
         raise ConfigError("reward.test and reward.validation keep no pairs apart, so no accuracy could be told")
@@ -160,14 +153,14 @@ def _length_baseline(pairs: Pairs) -> dict[str, float]:
     return {"length_baseline": max(longer, 1 - longer), "longer_wins": longer}
 
 
-def _standardise(model: RewardModel, train: Pairs, config: Config) -> dict[str, float]:
-    """Shift and scale the head so that SFT samples score mean 0, deviation 1; returns what it was before."""
-    cfg, sampling = config.reward, config.policy.sampling
-    backbone = model.backbone
+def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> list[list[int]]:
+    """Samples of the SFT model on the pairs' prompts, as whole sequences: what a score of 0 means."""
+    sampling = config.policy.sampling
     generator = torch.Generator(backbone.device).manual_seed(config.seed)
-    prompts = [pair.chosen[: pair.prompt_length] for pair in train[: cfg.calibration_samples]]
+    distinct = dict.fromkeys(tuple(pair.chosen[: pair.prompt_length]) for pair in pairs)
+    prompts = list(distinct)[: config.reward.calibration_samples]
     sequences: list[list[int]] = []
-    with bar(f"{model.adapter} calibration", len(prompts), visible=config.logging.progress) as progress:
+    with bar("calibration", len(prompts), visible=config.logging.progress) as progress:
         for start in range(0, len(prompts), SAMPLED_AT_ONCE):
             done = generate(
                 backbone,
@@ -179,7 +172,12 @@ def _standardise(model: RewardModel, train: Pairs, config: Config) -> dict[str, 
             )
             sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
             progress.advance(len(done.prompts))
-    scores = model.score_sequences(sequences, batch_size=2 * cfg.microbatch_size)
+    return sequences
+
+
+def _standardise(model: RewardModel, answers: list[list[int]], batch_size: int) -> dict[str, float]:
+    """Shift and scale the head so that SFT answers score mean 0, deviation 1; returns what it was before."""
+    scores = model.score_sequences(answers, batch_size=batch_size)
     mean, std = scores.mean().item(), max(scores.std(correction=0).item(), 1e-6)
     model.standardise(mean, std)
     return {"score_mean": mean, "score_std": std}
