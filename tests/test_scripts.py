@@ -1,0 +1,44 @@
+"""The files under scripts/: each explains itself, and the benchmark's tables show what was measured."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPTS = sorted((Path(__file__).parents[1] / "scripts").glob("*.py"))
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS[0].parent / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_explains_itself(path: Path) -> None:
+    done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True)
+    assert "usage" in done.stdout.lower()
+
+
+def test_the_quickstart_tables_show_intervals_and_leave_out_what_was_not_measured() -> None:
+    bench = load("bench_quickstart")
+    figures = {
+        "evaluate.win_rate.policy_vs_sft": 0.75,
+        "evaluate.win_rate.policy_vs_sft_low": 0.6849,
+        "evaluate.win_rate.policy_vs_sft_high": 0.805,
+        "evaluate.win_rate.sft_vs_base": 1.0,
+        "evaluate.win_rate.sft_vs_base_low": 0.98,
+        "evaluate.win_rate.sft_vs_base_high": 1.0,
+        "evaluate.kl": 4.04,
+        "evaluate.mean_tokens.sft": 27.0,
+        "evaluate.mean_tokens.policy": 30.5,
+        "evaluate.eos_rate.policy": 0.985,
+    }
+    row = bench.outcomes({"ppo, seed 0": figures}).splitlines()[-1]
+    assert row == "| ppo, seed 0 | .750 [.685, .805] | 1.000 [.980, 1.000] |  | 4.0 | 27.0 → 30.5 | 98.5 % |"
