@@ -27,10 +27,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     parser.add_argument("--json", type=Path, help="write every figure here")
     arguments = parser.parse_args()
-    runs: dict[str, dict[str, Any]] = {}
-    for seed in arguments.seeds:
-        runs[f"ppo, seed {seed}"] = run(arguments.out / f"ppo-{seed}", [f"seed={seed}", *arguments.overrides])
-    first = arguments.seeds[0]
+    first, *others = arguments.seeds
+    runs = {f"ppo, seed {first}": run(arguments.out / f"ppo-{first}", [f"seed={first}", *arguments.overrides])}
+    for seed in others:
+        own = [f"seed={seed}", "evaluate.best_of=1"]
+        runs[f"ppo, seed {seed}"] = run(arguments.out / f"ppo-{seed}", [*own, *arguments.overrides])
     for algorithm in arguments.algorithms:
         folder = arguments.out / f"{algorithm}-{first}"
         for stage in SHARED:
