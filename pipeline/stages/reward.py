@@ -1,7 +1,7 @@
 """Pairwise reward models: `reward`, which the policy will climb, and `judge`, which it never sees.
 
-The pairs are split by prompt: a test part for the reported accuracy, and of the rest one half for the reward model and
-the other for the judge, so that the judge knows nothing the policy could have learned to please.
+The pairs are split by prompt: a test part for the reported accuracy, and of the rest a share for the reward model and
+the other for the judge, which therefore knows nothing the policy could have learned to please.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,1 @@
+"""Classic agents on gymnasium tasks: they act and loop; every formula is `pipeline.rl`'s."""
