@@ -1,0 +1,85 @@
+"""Learning in a table: numbers by eye, and Q-learning and SARSA against exact solutions."""
+
+import pytest
+import torch
+
+from pipeline.agents.maze import Maze
+from pipeline.rl.planning import policy_evaluation, value_iteration
+from pipeline.rl.returns import td_target
+from pipeline.rl.tabular import epsilon_greedy, successor_values, td_step
+
+
+def test_three_ways_to_look_at_a_successor() -> None:
+    q = torch.tensor([[1.0, 3.0], [4.0, 0.0]])
+    assert successor_values(q, "max").tolist() == [3.0, 4.0]
+    assert successor_values(q, "taken", actions=torch.tensor([0, 1])).tolist() == [1.0, 0.0]
+    expected = successor_values(q, "expected", probabilities=epsilon_greedy(q, 0.5))
+    assert expected.tolist() == pytest.approx([0.75 * 3 + 0.25 * 1, 0.75 * 4])
+
+
+def test_a_step_goes_a_tenth_of_the_way() -> None:
+    q = torch.zeros(2, 2)
+    errors = td_step(q, torch.tensor([1]), torch.tensor([0]), torch.tensor([5.0]), torch.tensor([0.1]))
+    assert errors.tolist() == [5.0]
+    torch.testing.assert_close(q, torch.tensor([[0.0, 0.0], [0.5, 0.0]]))
+
+
+def test_equal_entries_count_by_their_mean() -> None:
+    q, cell = torch.zeros(1, 2), torch.zeros(3, dtype=torch.int64)
+    td_step(q, cell, torch.tensor([0, 0, 1]), torch.tensor([1.0, 3.0, 7.0]), torch.full((3,), 0.5))
+    assert q.tolist() == [[1.0, 3.5]]
+
+
+def test_ties_share_and_exploration_is_even() -> None:
+    probabilities = epsilon_greedy(torch.tensor([[2.0, 2.0, 0.0, 0.0]]), 0.2)
+    torch.testing.assert_close(probabilities, torch.tensor([[0.45, 0.45, 0.05, 0.05]]))
+    with pytest.raises(ValueError, match="epsilon"):
+        epsilon_greedy(torch.zeros(1, 2), 1.1)
+
+
+def test_what_a_kind_needs_is_named() -> None:
+    q = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match="actions"):
+        successor_values(q, "taken")
+    with pytest.raises(ValueError, match="probabilities"):
+        successor_values(q, "expected")
+    with pytest.raises(ValueError, match="kind"):
+        successor_values(q, "best")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="targets"):
+        td_step(q, torch.tensor([0]), torch.tensor([0]), torch.zeros(2), torch.ones(1))
+
+
+def model(maze: Maze) -> tuple[torch.Tensor, torch.Tensor]:
+    states, actions = len(maze.P), 4
+    rewards = torch.zeros(states, actions, dtype=torch.float64)
+    transitions = torch.zeros(states, actions, states, dtype=torch.float64)
+    for s, by_action in maze.P.items():
+        for a, [(_, after, reward, terminated)] in by_action.items():
+            rewards[s, a] = reward
+            if not terminated:
+                transitions[s, a, after] = 1
+    return rewards, transitions
+
+
+@pytest.mark.parametrize("kind", ["max", "expected"])
+def test_learning_from_every_move_reaches_the_exact_values(kind: str) -> None:
+    """Sweeps over all (s, a) in random order: Q* for Q-learning, Q of the ε-greedy policy for Expected SARSA."""
+    maze = Maze(text="S..\n.#.\n..G")
+    rewards, transitions = model(maze)
+    generator = torch.Generator().manual_seed(0)
+    q = torch.zeros_like(rewards)
+    cells = torch.cartesian_prod(torch.arange(len(q)), torch.arange(4))
+    discounts = transitions.sum(2)
+    after = transitions.argmax(2)
+    for _ in range(200):
+        for s, a in cells[torch.randperm(len(cells), generator=generator)]:
+            row = q[after[s, a]][None]
+            value = successor_values(row, kind, probabilities=epsilon_greedy(row, 0.3))  # type: ignore[arg-type]
+            y = td_target(rewards[s, a][None], value, discounts[s, a][None] * 0.9)
+            td_step(q, s[None], a[None], y, torch.full((1,), 0.5, dtype=q.dtype))
+    if kind == "max":
+        torch.testing.assert_close(q, value_iteration(rewards, transitions, 0.9), atol=1e-4, rtol=0)
+    else:
+        policy = epsilon_greedy(q, 0.3)
+        values = policy_evaluation(rewards, transitions, policy, 0.9)
+        torch.testing.assert_close((policy * q).sum(1), values, atol=1e-4, rtol=0)
