@@ -1,0 +1,100 @@
+"""Several copies of one gymnasium environment, stepped together, that never mistake a reset for a successor."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+import pipeline.agents.maze  # noqa: F401  (registers Maze-v0)
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of E environments: what was seen, done and given, and the TRUE successor, also at an episode's end."""
+
+    observations: Array  # [E,…]
+    actions: Array  # [E,…]
+    rewards: Array  # [E] float64
+    successors: Array  # [E,…]; the last observation of the episode where one ended, not the first of the next
+    terminated: Array  # [E] bool; no future
+    truncated: Array  # [E] bool; a clock cut it off
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished episode."""
+
+    total: float  # undiscounted return
+    length: int
+    steps: int  # environment steps of all copies when it ended
+
+
+class Environments:
+    """E copies of an environment. `observations` is what the next actions answer.
+
+    Args:
+        name: gymnasium id.
+        count: E ≥ 1.
+        seed: copy i is seeded with seed + i.
+        options: keyword arguments of the environment.
+
+    Raises:
+        ValueError: if gymnasium doesn't know the environment, or refuses its options; one sentence.
+    """
+
+    def __init__(self, name: str, count: int, *, seed: int, options: Mapping[str, Any] | None = None) -> None:
+        if count < 1:
+            raise ValueError(f"environments: got {count}; use at least 1")
+        self.count = count
+        try:
+            self._envs = gymnasium.make_vec(
+                name,
+                num_envs=count,
+                vectorization_mode="sync",
+                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+                **(options or {}),
+            )
+        except (gymnasium.error.Error, TypeError, ModuleNotFoundError) as problem:
+            raise ValueError(f"environment {name!r}: {problem}") from problem
+        self.observation_space = self._envs.single_observation_space
+        self.action_space = self._envs.single_action_space
+        self.observations: Array = self._envs.reset(seed=seed)[0]
+        self.steps = 0
+        self._totals = np.zeros(count)
+        self._lengths = np.zeros(count, dtype=np.int64)
+        self._finished: list[Episode] = []
+
+    def step(self, actions: Array) -> Step:
+        """Act once in every copy; copies whose episode ended begin the next one."""
+        before = self.observations
+        after, rewards, terminated, truncated, info = self._envs.step(actions)
+        self.observations = after
+        self.steps += self.count
+        self._totals += rewards
+        self._lengths += 1
+        ended = terminated | truncated
+        successors = after
+        if ended.any():
+            successors = after.copy()
+            for row in ended.nonzero()[0]:
+                successors[row] = info["final_obs"][row]
+                self._finished.append(Episode(float(self._totals[row]), int(self._lengths[row]), self.steps))
+            self._totals[ended] = 0
+            self._lengths[ended] = 0
+        # A copy that ends at the very step of its time limit has ended: the clock didn't matter.
+        return Step(before, actions, rewards, successors, terminated, truncated & ~terminated)
+
+    def finished(self) -> list[Episode]:
+        """Episodes that ended since this was last asked."""
+        episodes, self._finished = self._finished, []
+        return episodes
+
+    def close(self) -> None:
+        """Let go of windows and files."""
+        self._envs.close()
