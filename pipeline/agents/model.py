@@ -1,6 +1,6 @@
 """What an environment does, as `rl.planning` wants it: read off the environment, or learned from steps."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,24 @@ def model_of(environment: Any) -> Model:
                 if not terminated:
                     transitions[state, action, successor] += probability
     return rewards, transitions
+
+
+class Experience(NamedTuple):
+    """N steps as tensors: what tables and replay learn from."""
+
+    states: Tensor  # [N,…]
+    actions: Tensor  # [N]
+    rewards: Tensor  # [N]
+    successors: Tensor  # [N,…]; the true ones
+    terminated: Tensor  # [N] bool
+
+    @classmethod
+    def of(cls, step: Step) -> "Experience":
+        """One step of every copy; a truncated one bootstraps from its successor like any other."""
+        states, actions, successors, terminated = (
+            torch.as_tensor(part) for part in (step.observations, step.actions, step.successors, step.terminated)
+        )
+        return cls(states, actions, torch.as_tensor(step.rewards), successors, terminated)
 
 
 class LearnedModel:
@@ -66,3 +84,23 @@ class LearnedModel:
         counts = self.visits.clamp(min=1)
         rewards = torch.where(self.seen, self._reward_sums / counts, torch.full_like(counts, unseen))
         return rewards, self._successors / counts[..., None]
+
+    def draw(self, count: int, generator: torch.Generator) -> Experience:
+        """`count` imagined steps from cells that were tried, each as likely; nothing while none was.
+
+        The reward is the mean seen there, successor and ending are drawn by how often they followed.
+        """
+        cells = self.seen.nonzero()
+        if not len(cells):
+            empty = torch.zeros(0, dtype=torch.int64)
+            return Experience(
+                empty, empty, torch.zeros(0, dtype=torch.float64), empty, torch.zeros(0, dtype=torch.bool)
+            )
+        chosen = cells[torch.randint(len(cells), (count,), generator=generator)]
+        states, actions = chosen.unbind(1)
+        visits, followed = self.visits[states, actions], self._successors[states, actions]
+        ended = torch.rand(count, generator=generator, dtype=torch.float64) * visits >= followed.sum(1)
+        # An ended step has no successor; any will do, its discount is 0.
+        weights = torch.where(ended[:, None], torch.ones_like(followed), followed)
+        successors = torch.multinomial(weights, 1, generator=generator).squeeze(1)
+        return Experience(states, actions, self._reward_sums[states, actions] / visits, successors, ended)
