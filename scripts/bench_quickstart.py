@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.rundir import RunDir, summary
+
 CONFIG = "configs/quickstart.yaml"
 SHARED = ("sft", "reward")  # stages that don't depend on the algorithm
 PAIRS = ("policy_vs_sft", "sft_vs_base", "policy_vs_best_of_n")
@@ -47,10 +49,9 @@ def main() -> None:
 
 def run(folder: Path, overrides: list[str]) -> dict[str, Any]:
     """One run, or what is missing of it; its figures as `align summary --json` prints them."""
-    align = [sys.executable, "-m", "pipeline.cli"]
-    subprocess.run([*align, "run", CONFIG, f"run_dir={folder}", *overrides], check=True, stdout=sys.stderr)
-    done = subprocess.run([*align, "summary", str(folder), "--json"], check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    command = [sys.executable, "-m", "pipeline.cli", "run", CONFIG, f"run_dir={folder}", *overrides]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    return summary(RunDir(folder))
 
 
 def stages(runs: dict[str, dict[str, Any]]) -> str:

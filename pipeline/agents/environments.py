@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
+from torch import Tensor
 
 import pipeline.agents.maze  # noqa: F401  (registers Maze-v0)
 
@@ -24,6 +26,22 @@ class Step:
     successors: Array  # [E,…]; the last observation of the episode where one ended, not the first of the next
     terminated: Array  # [E] bool; no future
     truncated: Array  # [E] bool; a clock cut it off
+
+
+class Experience(NamedTuple):
+    """N steps as tensors: what tables and replay learn from."""
+
+    states: Tensor  # [N,…]
+    actions: Tensor  # [N]
+    rewards: Tensor  # [N]
+    successors: Tensor  # [N,…]; the true ones
+    terminated: Tensor  # [N] bool
+
+    @classmethod
+    def of(cls, step: Step) -> "Experience":
+        """One step of every copy; a truncated one bootstraps from its successor like any other."""
+        parts = (step.observations, step.actions, step.rewards, step.successors, step.terminated)
+        return cls(*(torch.as_tensor(part) for part in parts))
 
 
 @dataclass(frozen=True)

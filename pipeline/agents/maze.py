@@ -19,7 +19,6 @@ import numpy as np
 from gymnasium import spaces
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left, as (row, column)
-NAMES = ("up", "right", "down", "left")
 WALL, START, GOAL, FREE = "#", "S", "G", ". "
 COLOURS = {"wall": (44, 49, 56), "free": (251, 250, 248), "start": (213, 224, 236), "goal": (196, 84, 25)}
 AGENT = (43, 108, 176)

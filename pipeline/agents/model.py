@@ -1,11 +1,11 @@
 """What an environment does, as `rl.planning` wants it: read off the environment, or learned from steps."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.agents.environments import Step
+from pipeline.agents.environments import Experience
 
 Model = tuple[Tensor, Tensor]  # rewards [S,A], transitions [S,A,S]; float64
 
@@ -31,24 +31,6 @@ def model_of(environment: Any) -> Model:
     return rewards, transitions
 
 
-class Experience(NamedTuple):
-    """N steps as tensors: what tables and replay learn from."""
-
-    states: Tensor  # [N,…]
-    actions: Tensor  # [N]
-    rewards: Tensor  # [N]
-    successors: Tensor  # [N,…]; the true ones
-    terminated: Tensor  # [N] bool
-
-    @classmethod
-    def of(cls, step: Step) -> "Experience":
-        """One step of every copy; a truncated one bootstraps from its successor like any other."""
-        states, actions, successors, terminated = (
-            torch.as_tensor(part) for part in (step.observations, step.actions, step.successors, step.terminated)
-        )
-        return cls(states, actions, torch.as_tensor(step.rewards), successors, terminated)
-
-
 class LearnedModel:
     """Counts of what followed what (Sutton 1990, "Dyna"): the maximum-likelihood model of a table of states.
 
@@ -62,14 +44,13 @@ class LearnedModel:
         self._reward_sums = torch.zeros_like(self.visits)
         self._successors = torch.zeros(states, actions, states, dtype=torch.float64)
 
-    def remember(self, step: Step) -> None:
-        """Count one step of every copy. A truncated step counts like any other: the clock is not the world's."""
-        cells = torch.as_tensor(step.observations), torch.as_tensor(step.actions)
-        ones = torch.ones(len(step.rewards), dtype=torch.float64)
-        self.visits.index_put_(cells, ones, accumulate=True)
-        self._reward_sums.index_put_(cells, torch.as_tensor(step.rewards, dtype=torch.float64), accumulate=True)
-        going_on = torch.as_tensor(~step.terminated, dtype=torch.float64)
-        self._successors.index_put_((*cells, torch.as_tensor(step.successors)), going_on, accumulate=True)
+    def remember(self, experience: Experience) -> None:
+        """Count some steps. A truncated step counts like any other: the clock is not the world's."""
+        cells = experience.states, experience.actions
+        going_on = (~experience.terminated).double()
+        self.visits.index_put_(cells, torch.ones_like(going_on), accumulate=True)
+        self._reward_sums.index_put_(cells, experience.rewards.double(), accumulate=True)
+        self._successors.index_put_((*cells, experience.successors), going_on, accumulate=True)
 
     @property
     def seen(self) -> Tensor:

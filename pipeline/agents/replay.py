@@ -2,10 +2,8 @@
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
-from pipeline.agents.environments import Step
-from pipeline.agents.model import Experience
+from pipeline.agents.environments import Experience, Step
 
 
 class ReplayBuffer:
@@ -26,10 +24,13 @@ class ReplayBuffer:
         shape = tuple(observation_space.shape or ())
         dtype = torch.as_tensor(observation_space.sample()).dtype
         dtype = torch.float32 if dtype == torch.float64 else dtype
-        self._states, self._successors = (torch.zeros(capacity, *shape, dtype=dtype) for _ in range(2))
-        self._actions = torch.zeros(capacity, dtype=torch.int64)
-        self._rewards = torch.zeros(capacity)
-        self._terminated = torch.zeros(capacity, dtype=torch.bool)
+        self._kept = Experience(
+            states=torch.zeros(capacity, *shape, dtype=dtype),
+            actions=torch.zeros(capacity, dtype=torch.int64),
+            rewards=torch.zeros(capacity),
+            successors=torch.zeros(capacity, *shape, dtype=dtype),
+            terminated=torch.zeros(capacity, dtype=torch.bool),
+        )
         self._capacity, self._generator = capacity, generator
         self._next = self._filled = 0
 
@@ -42,15 +43,8 @@ class ReplayBuffer:
         if count > self._capacity:
             raise ValueError(f"capacity: got {self._capacity} for steps of {count} copies; keep at least one of each")
         places = torch.arange(self._next, self._next + count) % self._capacity
-        parts: tuple[tuple[Tensor, object], ...] = (
-            (self._states, step.observations),
-            (self._actions, step.actions),
-            (self._rewards, step.rewards),
-            (self._successors, step.successors),
-            (self._terminated, step.terminated),
-        )
-        for kept, fresh in parts:
-            kept[places] = torch.as_tensor(fresh).to(kept.dtype)
+        for kept, fresh in zip(self._kept, Experience.of(step), strict=True):
+            kept[places] = fresh.to(kept.dtype)
         self._next = (self._next + count) % self._capacity
         self._filled = min(self._capacity, self._filled + count)
 
@@ -63,10 +57,4 @@ class ReplayBuffer:
         if not self._filled:
             raise ValueError("sample: the memory is empty; add steps first")
         rows = torch.randint(self._filled, (count,), generator=self._generator)
-        return Experience(
-            self._states[rows],
-            self._actions[rows],
-            self._rewards[rows],
-            self._successors[rows],
-            self._terminated[rows],
-        )
+        return Experience(*(kept[rows] for kept in self._kept))

@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.agents.environments import Array, Step
-from pipeline.agents.model import Experience, LearnedModel
+from pipeline.agents.environments import Array, Experience, Step
+from pipeline.agents.model import LearnedModel
 from pipeline.rl.returns import td_target
 from pipeline.rl.tabular import Successor, epsilon_greedy, successor_values, td_step
 
@@ -50,7 +49,7 @@ class TabularAgent:
             raise ValueError("planning: imagined steps have no next action; use q_learning or expected_sarsa")
         self.q = torch.full((states, actions), initial, dtype=torch.float64)
         self.visits = torch.zeros(states, actions, dtype=torch.float64)
-        self.model = LearnedModel(states, actions)
+        self.model = LearnedModel(states, actions) if planning else None
         self.epsilon = 1.0
         self._successor, self._gamma, self._planning = SUCCESSOR[method], gamma, planning
         self._rate, self._rate_visits = rate, rate_visits
@@ -81,8 +80,8 @@ class TabularAgent:
         rates = self._rates(cells)
         self.visits.index_put_(cells, torch.ones_like(rates), accumulate=True)
         error = self._towards_target(experience, rates, next_actions)
-        if self._planning:
-            self.model.remember(step)
+        if self.model is not None:
+            self.model.remember(experience)
             imagined = self.model.draw(self._planning * len(rates), self._random)
             self._towards_target(imagined, self._rates((imagined.states, imagined.actions)), None)
         return float(error.abs().mean())
@@ -119,8 +118,3 @@ class TabularAgent:
     def _choose(self, observations: Tensor, epsilon: float) -> Tensor:
         probabilities = epsilon_greedy(self.q[observations], epsilon)
         return torch.multinomial(probabilities, 1, generator=self._random).squeeze(1)
-
-
-def greedy_table(q: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """[S,A] bool: the best actions of each state, ties included; for pictures."""
-    return (q >= q.amax(dim=1, keepdim=True) - 1e-9).numpy()  # type: ignore[no-any-return]

@@ -72,7 +72,7 @@ def td_step(q: Tensor, states: Tensor, actions: Tensor, targets: Tensor, rates: 
         check_shape(name, value, states.shape)
     flat, cells = q.view(-1), states * q.shape[1] + actions
     errors = targets - flat[cells]
-    counts = torch.bincount(cells, minlength=0)[cells] if len(cells) > 1 else 1
+    counts = torch.bincount(cells)[cells] if len(cells) > 1 else 1
     flat.index_add_(0, cells, rates * errors / counts)
     return errors
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.agents.environments import Environments
+from pipeline.agents.environments import Environments, Experience
 from pipeline.agents.maze import Maze, shortest
 from pipeline.agents.model import LearnedModel, model_of
 from pipeline.rl.planning import policy_evaluation, value_iteration
@@ -44,7 +44,7 @@ def test_a_learned_model_becomes_the_true_one_where_it_has_been() -> None:
     learned = LearnedModel(8, 4)
     rng = np.random.default_rng(0)
     for _ in range(500):
-        learned.remember(envs.step(rng.integers(4, size=4)))
+        learned.remember(Experience.of(envs.step(rng.integers(4, size=4))))
     rewards, transitions = model_of(Maze(text=text))
     goal = 7
     assert learned.seen[:goal].all()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pipeline.agents.maze import Maze
+from pipeline.agents.model import model_of
 from pipeline.rl.planning import policy_evaluation, value_iteration
 from pipeline.rl.returns import td_target
 from pipeline.rl.tabular import epsilon_greedy, successor_values, td_step
@@ -49,23 +50,11 @@ def test_what_a_kind_needs_is_named() -> None:
         td_step(q, torch.tensor([0]), torch.tensor([0]), torch.zeros(2), torch.ones(1))
 
 
-def model(maze: Maze) -> tuple[torch.Tensor, torch.Tensor]:
-    states, actions = len(maze.P), 4
-    rewards = torch.zeros(states, actions, dtype=torch.float64)
-    transitions = torch.zeros(states, actions, states, dtype=torch.float64)
-    for s, by_action in maze.P.items():
-        for a, [(_, after, reward, terminated)] in by_action.items():
-            rewards[s, a] = reward
-            if not terminated:
-                transitions[s, a, after] = 1
-    return rewards, transitions
-
-
 @pytest.mark.parametrize("kind", ["max", "expected"])
 def test_learning_from_every_move_reaches_the_exact_values(kind: str) -> None:
     """Sweeps over all (s, a) in random order: Q* for Q-learning, Q of the ε-greedy policy for Expected SARSA."""
     maze = Maze(text="S..\n.#.\n..G")
-    rewards, transitions = model(maze)
+    rewards, transitions = model_of(maze)
     generator = torch.Generator().manual_seed(0)
     q = torch.zeros_like(rewards)
     cells = torch.cartesian_prod(torch.arange(len(q)), torch.arange(4))
