@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline import __version__
+from pipeline import __version__, cli_agent
 from pipeline.config import Config, ConfigError, dump_config, load_config
 from pipeline.rundir import STAGES, RunDir, RunError, summary
 
@@ -27,6 +27,7 @@ app = typer.Typer(
         "changed on the command line: `align run configs/quickstart.yaml policy.algorithm=rloo run_dir=runs/rloo`."
     ),
 )
+app.add_typer(cli_agent.app, name="agent")
 errors = Console(stderr=True)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/quickstart.yaml")]

@@ -1,5 +1,7 @@
 """Several copies of one gymnasium environment, stepped together, that never mistake a reset for a successor."""
 
+import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,13 +9,13 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from torch import Tensor
 
 import pipeline.agents.maze  # noqa: F401  (registers Maze-v0)
 
 Array = NDArray[Any]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,12 @@ class Environments:
         if count < 1:
             raise ValueError(f"environments: got {count}; use at least 1")
         self.count = count
-        try:
-            self._envs = gymnasium.make_vec(
-                name,
-                num_envs=count,
-                vectorization_mode="sync",
-                vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-                **(options or {}),
-            )
-        except (gymnasium.error.Error, TypeError, ModuleNotFoundError) as problem:
-            raise ValueError(f"environment {name!r}: {problem}") from problem
-        self.observation_space = self._envs.single_observation_space
-        self.action_space = self._envs.single_action_space
-        self.observations: Array = self._envs.reset(seed=seed)[0]
+        self._envs = [make(name, options or {}) for _ in range(count)]
+        self.observation_space = self._envs[0].observation_space
+        self.action_space = self._envs[0].action_space
+        # Python's own numbers: environments check them several times faster than numpy's.
+        self._plain = isinstance(self.action_space, gymnasium.spaces.Discrete)
+        self.observations: Array = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self._envs)])
         self.steps = 0
         self._totals = np.zeros(count)
         self._lengths = np.zeros(count, dtype=np.int64)
@@ -91,22 +86,23 @@ class Environments:
     def step(self, actions: Array) -> Step:
         """Act once in every copy; copies whose episode ended begin the next one."""
         before = self.observations
-        after, rewards, terminated, truncated, info = self._envs.step(actions)
-        self.observations = after
+        moves = actions.tolist() if self._plain else actions
+        outcomes = [env.step(move) for env, move in zip(self._envs, moves, strict=True)]
+        seen, rewards, terminated, truncated, _ = map(np.array, zip(*outcomes, strict=True))
+        self.observations = seen
         self.steps += self.count
         self._totals += rewards
         self._lengths += 1
         ended = terminated | truncated
-        successors = after
         if ended.any():
-            successors = after.copy()
+            self.observations = seen.copy()
             for row in ended.nonzero()[0]:
-                successors[row] = info["final_obs"][row]
+                self.observations[row] = self._envs[row].reset()[0]
                 self._finished.append(Episode(float(self._totals[row]), int(self._lengths[row]), self.steps))
             self._totals[ended] = 0
             self._lengths[ended] = 0
         # A copy that ends at the very step of its time limit has ended: the clock didn't matter.
-        return Step(before, actions, rewards, successors, terminated, truncated & ~terminated)
+        return Step(before, actions, rewards.astype(np.float64), seen, terminated, truncated & ~terminated)
 
     def finished(self) -> list[Episode]:
         """Episodes that ended since this was last asked."""
@@ -115,4 +111,26 @@ class Environments:
 
     def close(self) -> None:
         """Let go of windows and files."""
-        self._envs.close()
+        for env in self._envs:
+            env.close()
+
+
+def make(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    """One environment with its options; a version that gymnasium has dropped becomes the newest one, with a warning.
+
+    Raises:
+        ValueError: if it can't be made; one sentence.
+    """
+    checks = {"disable_env_checker": True}  # advice for authors of environments, at a price for every step
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said once, below, in our words
+            try:
+                return gymnasium.make(name, **checks, **options)
+            except gymnasium.error.DeprecatedEnv:
+                log.warning("%s is gone from gymnasium; this is its newest version", name)
+                return gymnasium.make(name.rpartition("-v")[0], **checks, **options)
+    except (gymnasium.error.Error, ImportError, TypeError) as problem:
+        missing = isinstance(problem, gymnasium.error.DependencyNotInstalled)
+        hint = "; pip install 'align-pipeline[agents]'" if missing else ""
+        raise ValueError(f"environment {name!r}: {str(problem).splitlines()[0]}{hint}") from problem

@@ -23,6 +23,17 @@ WALL, START, GOAL, FREE = "#", "S", "G", ". "
 COLOURS = {"wall": (44, 49, 56), "free": (251, 250, 248), "start": (213, 224, 236), "goal": (196, 84, 25)}
 AGENT = (43, 108, 176)
 TILE = 24  # pixels a cell
+DEFAULT = """
+##########
+S..#.....#
+#.##.###.#
+#......#.#
+#.##.#.#.#
+#.#..#...#
+#.##.###.#
+#......#.G
+##########
+"""
 
 
 class Maze(gymnasium.Env[np.int64, np.int64]):
@@ -34,7 +45,7 @@ class Maze(gymnasium.Env[np.int64, np.int64]):
     Args:
         text: the maze; or
         file: a text file with it; or
-        size: (rows, columns) of corridors, to dig one.
+        size: (rows, columns) of corridors, to dig one; or none of the three for a small default maze.
         loops: share of inner walls broken through in a dug maze, in [0, 1]; 0 leaves exactly one way.
         seed: of the digging.
         render_mode: "rgb_array" or "ansi".
@@ -54,14 +65,13 @@ class Maze(gymnasium.Env[np.int64, np.int64]):
         seed: int = 0,
         render_mode: str | None = None,
     ) -> None:
-        if sum(source is not None for source in (text, file, size)) != 1:
-            raise ValueError("maze: give exactly one of text, file and size")
+        if sum(source is not None for source in (text, file, size)) > 1:
+            raise ValueError("maze: give one of text, file and size, or none for the default maze")
         if file is not None:
             text = read(file)
         elif size is not None:
             text = dig(size[0], size[1], loops=loops, seed=seed)
-        assert text is not None
-        self.rows = parse(text)
+        self.rows = parse(text if text is not None else DEFAULT)
         self.render_mode = render_mode
         self.cells = [(r, c) for r, row in enumerate(self.rows) for c, mark in enumerate(row) if mark != WALL]
         self.index = {cell: number for number, cell in enumerate(self.cells)}

@@ -66,6 +66,16 @@ class LearnedModel:
         rewards = torch.where(self.seen, self._reward_sums / counts, torch.full_like(counts, unseen))
         return rewards, self._successors / counts[..., None]
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What `load_state_dict` needs."""
+        return {"visits": self.visits, "rewards": self._reward_sums, "successors": self._successors}
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Take over saved counts."""
+        self.visits, self._reward_sums, self._successors = (
+            tensors[name].clone() for name in ("visits", "rewards", "successors")
+        )
+
     def draw(self, count: int, generator: torch.Generator) -> Experience:
         """`count` imagined steps from cells that were tried, each as likely; nothing while none was.
 

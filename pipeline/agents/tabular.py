@@ -5,10 +5,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline.agents.agent import Exploration
 from pipeline.agents.environments import Array, Experience, Step
 from pipeline.agents.model import LearnedModel
+from pipeline.rl.action_values import Successor, epsilon_greedy, successor_values, td_step
 from pipeline.rl.returns import td_target
-from pipeline.rl.tabular import Successor, epsilon_greedy, successor_values, td_step
+from pipeline.rl.tensors import check_shape
 
 Method = Literal["q_learning", "sarsa", "expected_sarsa"]
 SUCCESSOR: dict[str, Successor] = {"q_learning": "max", "sarsa": "taken", "expected_sarsa": "expected"}
@@ -27,6 +29,7 @@ class TabularAgent:
             noisy worlds. None keeps α.
         initial: Q before learning; a high value explores (optimism).
         planning: imagined steps per real one (Dyna-Q); 0 learns from real ones only.
+        exploration: ε as learning goes on.
         seed: of exploring and imagining.
     """
 
@@ -41,6 +44,7 @@ class TabularAgent:
         rate_visits: float | None = None,
         initial: float = 0.0,
         planning: int = 0,
+        exploration: Exploration = Exploration(),  # noqa: B008  (frozen)
         seed: int = 0,
     ) -> None:
         if method not in SUCCESSOR:
@@ -50,11 +54,16 @@ class TabularAgent:
         self.q = torch.full((states, actions), initial, dtype=torch.float64)
         self.visits = torch.zeros(states, actions, dtype=torch.float64)
         self.model = LearnedModel(states, actions) if planning else None
-        self.epsilon = 1.0
+        self.exploration = exploration
+        self.epsilon = exploration.start
         self._successor, self._gamma, self._planning = SUCCESSOR[method], gamma, planning
         self._rate, self._rate_visits = rate, rate_visits
         self._random = torch.Generator().manual_seed(seed)
         self._next_actions: Tensor | None = None  # SARSA has chosen them already, and must take them
+
+    def anneal(self, share: float) -> None:
+        """Explore as becomes `share` of the training."""
+        self.epsilon = self.exploration.epsilon(share)
 
     def act(self, observations: Array, *, greedy: bool = False) -> Array:
         """[E] actions: ε-greedy, or the best ones (ties at random either way)."""
@@ -63,11 +72,11 @@ class TabularAgent:
             return chosen.numpy()
         return self._choose(torch.as_tensor(observations), 0.0 if greedy else self.epsilon).numpy()
 
-    def learn(self, step: Step, observations: Array) -> float:
+    def learn(self, step: Step, observations: Array) -> dict[str, float]:
         """Learn from one step of every copy; `observations` are those the next actions will answer.
 
         Returns:
-            The mean absolute TD error of the real step.
+            td_error: the mean absolute error of the real steps.
         """
         experience = Experience.of(step)
         next_actions = None
@@ -84,7 +93,7 @@ class TabularAgent:
             self.model.remember(experience)
             imagined = self.model.draw(self._planning * len(rates), self._random)
             self._towards_target(imagined, self._rates((imagined.states, imagined.actions)), None)
-        return float(error.abs().mean())
+        return {"td_error": float(error.abs().mean())}
 
     @property
     def values(self) -> Tensor:
@@ -92,14 +101,16 @@ class TabularAgent:
         return self.q.amax(dim=1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What `load_state_dict` needs to act the same."""
-        return {"q": self.q, "visits": self.visits}
+        """Table, visits, and the learned model where there is one."""
+        model = {} if self.model is None else self.model.state_dict()
+        return {"q": self.q, "visits": self.visits} | {f"model.{name}": value for name, value in model.items()}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
         """Take over a saved table. Raises ValueError if it has another shape."""
-        if tensors["q"].shape != self.q.shape:
-            raise ValueError(f"table: got {tuple(tensors['q'].shape)}, this environment needs {tuple(self.q.shape)}")
+        check_shape("table", tensors["q"], self.q.shape)
         self.q, self.visits = tensors["q"].clone(), tensors["visits"].clone()
+        if self.model is not None:
+            self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
 
     def _towards_target(self, experience: Experience, rates: Tensor, next_actions: Tensor | None) -> Tensor:
         rows = self.q[experience.successors]

@@ -5,12 +5,16 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.agents import AGENTS, AgentConfig
 from pipeline.config.sections import Config
+
+AGENT_CONFIGS = Path("configs/agents")
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class ConfigError(ValueError):
@@ -82,13 +86,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.yaml")], n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(f"no config file at {path}{hint}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
-    tree = _parse_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of sections, got {type(tree).__name__}")
+    tree = _read_yaml(path)
     tree = apply_overrides(tree, overrides)
     tree["run_dir"] = tree.get("run_dir") or f"runs/{path.stem}"
     return parse_config(tree, str(path))
@@ -96,19 +94,68 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 def parse_config(tree: Mapping[str, Any], where: str = "config") -> Config:
     """Validate a mapping. Raises ConfigError with every problem found, one a line."""
+    return _validate(Config, tree, where)
+
+
+def load_agent(algorithm: str, environment: str, overrides: Iterable[str] = ()) -> AgentConfig:
+    """The config of a classic agent: defaults, configs/agents/<algorithm>-<environment>.yaml if there, overrides.
+
+    Raises:
+        ConfigError: for an unknown algorithm, or with every problem of the settings, one a line.
+    """
+    if algorithm not in AGENTS:
+        near = difflib.get_close_matches(algorithm, AGENTS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"unknown algorithm {algorithm!r}; {hint}known: {', '.join(AGENTS)}")
+    path = agent_file(algorithm, environment)
+    tree = _read_yaml(path) if path is not None else {}
+    tree = apply_overrides({"environment": environment, **tree}, overrides)
+    tree["run_dir"] = tree.get("run_dir") or f"runs/{algorithm}-{environment.replace('/', '-')}"
+    return _validate(AGENTS[algorithm], tree, str(path or f"{algorithm} on {environment}"))
+
+
+def read_agent(path: Path) -> AgentConfig:
+    """The resolved config that a run folder keeps. Raises ConfigError if it is none of an agent's."""
+    tree = _read_yaml(path)
+    algorithm = tree.get("algorithm")
+    if algorithm not in AGENTS:
+        raise ConfigError(f"{path} is no agent's: algorithm is {algorithm!r}, known are {', '.join(AGENTS)}")
+    return _validate(AGENTS[algorithm], tree, str(path))
+
+
+def agent_file(algorithm: str, environment: str) -> Path | None:
+    """The tuned settings of a pair, from the working directory's configs/ or the project's; None if there are none."""
+    name = AGENT_CONFIGS / f"{algorithm}-{environment.replace('/', '-')}.yaml"
+    return next((path for path in (name, Path(__file__).parents[2] / name) if path.is_file()), None)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a file. Raises ConfigError if it can't be read or holds something else."""
     try:
-        return Config.model_validate(tree)
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read as UTF-8 text: {error}") from None
+    tree = _parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a mapping, got {type(tree).__name__}")
+    return tree
+
+
+def _validate(model: type[_Model], tree: Mapping[str, Any], where: str) -> _Model:
+    """Raises ConfigError with every problem found, one a line."""
+    try:
+        return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [_explain(problem, model) for problem in error.errors()]
         raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def _explain(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
     """One pydantic error as one sentence: field, value, what is allowed."""
     location = [str(part) for part in problem["loc"]]
     field = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
+        known = _fields_at(location[:-1], root)
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"{field}: unknown key; {hint}"
@@ -118,9 +165,9 @@ def _explain(problem: Mapping[str, Any]) -> str:
     return f"{field}: got {problem['input']!r}; {message[0].lower()}{message[1:]}"
 
 
-def _fields_at(path: list[str]) -> list[str]:
+def _fields_at(path: list[str], root: type[BaseModel]) -> list[str]:
     """Names of the fields of the section at `path`."""
-    model: Any = Config
+    model: Any = root
     for name in path:
         annotation = model.model_fields[name].annotation if name in model.model_fields else None
         options = [annotation, *getattr(annotation, "__args__", ())]
@@ -131,6 +178,6 @@ def _fields_at(path: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: BaseModel) -> str:
     """The resolved config as YAML, in the order of the declaration."""
     return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)

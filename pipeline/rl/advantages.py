@@ -12,8 +12,17 @@ from pipeline.rl.returns import discounted_returns, discounts_and_lambdas, gae
 from pipeline.rl.rollout import Rollout
 from pipeline.rl.tensors import masked_scale, masked_whiten
 
-Algorithm = Literal["ppo", "reinforce", "reinforce++", "rloo", "grpo", "dr_grpo"]
-ALGORITHMS: tuple[Algorithm, ...] = ("ppo", "reinforce", "reinforce++", "rloo", "grpo", "dr_grpo")
+Algorithm = Literal["ppo", "a2c", "reward_to_go", "reinforce", "reinforce++", "rloo", "grpo", "dr_grpo"]
+ALGORITHMS: tuple[Algorithm, ...] = (
+    "ppo",
+    "a2c",
+    "reward_to_go",
+    "reinforce",
+    "reinforce++",
+    "rloo",
+    "grpo",
+    "dr_grpo",
+)
 Normalize = Literal["none", "scale", "whiten"]
 
 
@@ -95,24 +104,25 @@ def estimate_advantages(
 ) -> tuple[Tensor, Tensor | None]:
     """Per-step advantages of a rollout, and what the critic should have said.
 
-    ppo: GAE, then `normalize`; returns = UNnormalised A + V. reinforce++: reward-to-go, always whitened over
-    all real steps (Hu et al. 2025, "REINFORCE++"). The others credit every step with its row's advantage,
-    computed from Σ_t γ^t r_t: score minus KL price (there a row must be one episode; an empty row counts as
-    0). reinforce subtracts the batch mean.
+    ppo, a2c: GAE, then `normalize`; returns = UNnormalised A + V; λ = 1 is REINFORCE with a learned baseline.
+    reward_to_go: each step gets what came after it, G_t (Sutton & Barto 2018, Sec. 13.3). reinforce++: the same,
+    always whitened over all real steps (Hu et al. 2025, "REINFORCE++"). The others credit every step with its row's
+    advantage, computed from Σ_t γ^t r_t: score minus KL price (there a row must be one episode; an empty row counts
+    as 0). reinforce subtracts the batch mean.
 
     Args:
         algorithm: one of ALGORITHMS.
-        rollout: rewards final; "ppo" also needs values and next_values.
+        rollout: rewards final; ppo and a2c also need values and next_values.
         group_size: G, for rloo, grpo and dr_grpo; adjacent rows share a prompt.
         gamma: discount in [0, 1].
-        gae_lambda: λ in [0, 1], for ppo.
+        gae_lambda: λ in [0, 1], for ppo and a2c.
         normalize: "scale" divides by the deviation of real steps, "whiten" also shifts their mean.
 
     Returns:
         (advantages [B,T], returns [B,T] or None without a critic), constants; 0 at padding.
 
     Raises:
-        ValueError: if an option is unknown, ppo lacks values, or B is no multiple of a group_size ≥ 2.
+        ValueError: if an option is unknown, ppo or a2c lacks values, or B is no multiple of a group_size ≥ 2.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm: got {algorithm!r}; use one of {', '.join(ALGORITHMS)}")
@@ -120,12 +130,12 @@ def estimate_advantages(
         raise ValueError(f"normalize: got {normalize!r}; use 'none', 'scale' or 'whiten'")
     rewards = torch.where(rollout.mask, rollout.rewards, torch.zeros_like(rollout.rewards)).detach()
     returns = None
-    if algorithm == "ppo":
+    if algorithm in ("ppo", "a2c"):
         advantages, returns = _gae_advantages(rollout, rewards, gamma, gae_lambda)
-    elif algorithm == "reinforce++":
+    elif algorithm in ("reward_to_go", "reinforce++"):
         discounts, lambdas = discounts_and_lambdas(rollout, gamma, 1.0)
         advantages = discounted_returns(rewards, discounts * lambdas, rewards.new_zeros(()))
-        normalize = "whiten"
+        normalize = "whiten" if algorithm == "reinforce++" else normalize
     else:
         per_row = _row_advantages(algorithm, _row_scores(rewards, gamma), group_size)
         advantages = per_row[:, None] * rollout.mask
@@ -138,7 +148,7 @@ def estimate_advantages(
 
 def _gae_advantages(rollout: Rollout, rewards: Tensor, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
     if rollout.values is None or rollout.next_values is None:
-        raise ValueError("values: got None; 'ppo' needs a critic: rollout.with_values(...), or choose 'reinforce'")
+        raise ValueError("values: got None; GAE needs a critic: rollout.with_values(...), or choose 'reinforce'")
     zeros = torch.zeros_like(rollout.values)
     values = torch.where(rollout.mask, rollout.values, zeros).detach()
     next_values = torch.where(rollout.mask, rollout.next_values, zeros).detach()

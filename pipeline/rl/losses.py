@@ -83,14 +83,14 @@ def clipped_value_loss(values: Tensor, old_values: Tensor | None, returns: Tenso
     return 0.5 * torch.maximum(plain, (clipped - returns).square())
 
 
-def q_learning_loss(q: Tensor, actions: Tensor, targets: Tensor, *, huber_delta: float = 1.0) -> Tensor:
+def q_learning_loss(q: Tensor, actions: Tensor, targets: Tensor, *, huber_delta: float | None = 1.0) -> Tensor:
     """L = Huber_δ(Q(s, a) − y): ½e² for |e| ≤ δ, else δ(|e| − ½δ) (Mnih et al. 2015, Methods).
 
     Args:
         q: [..., A] action values.
         actions: [...] int64, the actions taken.
         targets: [...] from `td_target`; detached here.
-        huber_delta: δ > 0, return units; beyond it the gradient is constant.
+        huber_delta: δ > 0, return units; beyond it the gradient is constant. None: ½e² everywhere.
 
     Returns:
         [...]; a loss ≥ 0. Gradient flows through q of the actions taken only.
@@ -100,9 +100,11 @@ def q_learning_loss(q: Tensor, actions: Tensor, targets: Tensor, *, huber_delta:
     """
     check_shape("actions", actions, q.shape[:-1])
     check_shape("targets", targets, q.shape[:-1])
-    if huber_delta <= 0:
-        raise ValueError(f"huber_delta: got {huber_delta}; use a positive number")
     taken = q.gather(-1, actions[..., None]).squeeze(-1)
+    if huber_delta is None:
+        return 0.5 * (taken - targets.detach()).square()
+    if huber_delta <= 0:
+        raise ValueError(f"huber_delta: got {huber_delta}; use a positive number, or None for the squared error")
     return F.huber_loss(taken, targets.detach(), reduction="none", delta=huber_delta)
 
 

@@ -26,7 +26,7 @@ class Policy(Protocol):
     """All that `update` asks of a policy."""
 
     def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
-        """Log-probs, entropy and values of `actions` [b,t], with gradient. t may be below the rollout's T."""
+        """Log-probs, entropy and values of `actions` [b,t(,…)], with gradient. t may be below the rollout's T."""
         ...
 
 
@@ -79,7 +79,7 @@ class Minibatch:
     """Some rows of a rollout with their targets; constants, zero at padding."""
 
     context: Mapping[str, Tensor]
-    actions: Tensor  # [b,t]
+    actions: Tensor  # [b,t], or [b,t,…] where an action is a vector
     mask: Tensor  # [b,t] bool
     old_logprobs: Tensor  # [b,t]
     advantages: Tensor  # [b,t]

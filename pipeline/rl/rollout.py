@@ -26,7 +26,7 @@ class Rollout:
     """
 
     context: Mapping[str, Tensor]  # what the policy needs to re-evaluate the actions; leading dim B
-    actions: Tensor  # [B,T]
+    actions: Tensor  # [B,T], or [B,T,…] where an action is a vector
     logprobs: Tensor  # [B,T] nats, of the policy that acted, at its sampling temperature
     rewards: Tensor  # [B,T]
     mask: Tensor  # [B,T] bool; True = a real action. The only mask polarity in the project
@@ -121,7 +121,7 @@ class Rollout:
                     f"context[{name!r}]: got shape {tuple(value.shape)}, need leading dims "
                     f"{tuple(self.mask.shape)}; flatten only where every step has its own context"
                 )
-        context = {name: value[self.mask] for name, value in self.context.items()}
+        context = {name: value[self.mask][:, None] for name, value in self.context.items()}
         return replace(self, context=context, **{name: t[self.mask][:, None] for name, t in self._tensors().items()})
 
     def _last(self) -> Tensor:
@@ -140,7 +140,7 @@ def _check_layout(rollout: Rollout) -> None:
     if rollout.mask.ndim != 2:
         raise ValueError(f"mask: got shape {tuple(rollout.mask.shape)}, need [B,T]; unsqueeze it")
     for name, value in rollout._tensors().items():
-        check_shape(name, value, rollout.mask.shape)
+        check_shape(name, value, rollout.mask.shape + (value.shape[2:] if name == "actions" else ()))
         if name in _BOOL and value.dtype != torch.bool:
             raise ValueError(f"{name}: got dtype {value.dtype}, need torch.bool; use {name}.bool()")
         if name in _REAL and not value.is_floating_point():

@@ -33,6 +33,7 @@ def update(
     max_grad_norm: float = 1.0,
     target_kl: float | None = None,
     train_policy: bool = True,
+    statistics: bool = True,
     generator: torch.Generator | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> dict[str, float]:
@@ -51,6 +52,8 @@ def update(
         max_grad_norm: clip the joint gradient norm to this; math.inf for no clipping.
         target_kl: nats per step; a minibatch with a larger approx_kl is not stepped, nor any after it.
         train_policy: False leaves only the value loss, to warm the critic up.
+        statistics: False leaves out what only a reader needs; on tiny networks that is half of the time. What
+            decides (finite numbers, target_kl) is always measured.
         generator: source of the permutations.
         backward: how to backpropagate, e.g. `accelerator.backward`.
 
@@ -58,7 +61,7 @@ def update(
         Means over minibatches (`policy/ratio_max`: the maximum), only the keys that apply: policy/loss,
         clip_fraction, approx_kl, ratio_max, first_ratio_error (max |ρ − 1| in the first minibatch), entropy,
         grad_norm, kl_loss; value/loss, clip_fraction, explained_variance (of the values at acting time);
-        update/minibatches (steps taken), update/stopped_early (0 or 1).
+        update/minibatches (steps taken), update/stopped_early (0 or 1), which also come without `statistics`.
 
     Raises:
         ValueError: if a size, shape or needed tensor is wrong.
@@ -73,7 +76,8 @@ def update(
     stopped = False
     for epoch, number, rows in _minibatches(whole, epochs, minibatch_size, generator):
         optimizer.zero_grad(set_to_none=True)
-        stats = _accumulate(policy, whole, rows, micro, objective, train_policy, backward)
+        measure = statistics or target_kl is not None
+        stats = _accumulate(policy, whole, rows, micro, objective, train_policy, measure, backward)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
         _require_finite(stats.pop("loss"), norm, epoch, number, optimizer)
         if train_policy:
@@ -85,7 +89,7 @@ def update(
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     counts = {"update/minibatches": float(len(history) - stopped), "update/stopped_early": float(stopped)}
-    return _summarise(history) | _explained_variance(whole) | counts
+    return _summarise(history) | _explained_variance(whole) | counts if statistics else counts
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -109,13 +113,14 @@ def _minibatches(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """(epoch, minibatch, rows longest first), leaving out minibatches without a real step."""
     lengths = whole.mask.sum(dim=1).cpu()
+    ragged = bool((lengths != lengths[:1]).any())
     device = torch.device("cpu") if generator is None else generator.device
     for epoch in range(epochs):
         permutation = torch.randperm(len(lengths), generator=generator, device=device).cpu()
         for number, start in enumerate(range(0, len(lengths), size)):
             rows = permutation[start : start + size]
-            # Longest first: running out of memory shows at once, and neighbours pad each other least.
-            rows = rows[lengths[rows].argsort(descending=True, stable=True)]
+            if ragged:  # longest first: running out of memory shows at once, and neighbours pad each other least
+                rows = rows[lengths[rows].argsort(descending=True, stable=True)]
             if lengths[rows[0]] > 0:
                 yield epoch, number, rows
 
@@ -138,9 +143,10 @@ def _accumulate(
     micro: int,
     objective: Objective,
     train_policy: bool,
+    measure: bool,
     backward: Callable[[Tensor], None],
 ) -> dict[str, float]:
-    """Gradients of one minibatch, summed over its microbatches; returns its statistics and total "loss"."""
+    """Gradients of one minibatch, summed over its microbatches; returns total "loss" and, to measure, statistics."""
     mask = whole.mask[rows.to(whole.mask.device)]
     divisor = denominator(mask, objective.aggregate, objective.max_length)
     steps = mask.sum()
@@ -153,15 +159,18 @@ def _accumulate(
         evaluation = policy.evaluate(chunk.context, chunk.actions)
         for name, value in zip(("logprobs", "entropy", "values"), evaluation, strict=True):
             if value is not None:
-                check_shape(f"policy.evaluate().{name}", value, chunk.actions.shape)
+                check_shape(f"policy.evaluate().{name}", value, chunk.mask.shape)
         losses = {
             name: aggregate(value, chunk.mask, objective.aggregate, denominator=divisor)
             for name, value in per_step_losses(evaluation, chunk, objective, train_policy).items()
+            if measure or name == "loss"
         }
         backward(losses["loss"])
         with torch.no_grad():
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0) + value.detach()
+            if not measure:
+                continue
             for name, value in _measures(evaluation, chunk, objective, train_policy).items():
                 totals[name] = totals.get(name, 0) + masked_sum(value, chunk.mask) / steps
             if train_policy:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import Config, dump_config
+from pipeline.progress import say
 from pipeline.rundir import STAGES, RunDir, StageResult, fingerprint
 from pipeline.stages import evaluate, policy, reward, sft
 from pipeline.stages.inputs import source_hash
-from pipeline.stages.progress import say
 from pipeline.stages.tracking import track
 
 SHARED = ("seed", "model", "lora")

@@ -14,10 +14,10 @@ from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import Completions, generate
 from pipeline.lm.policy import rollout_logprobs, to_rollout
 from pipeline.lm.reward import RewardModel
+from pipeline.progress import Bar, bar
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.inputs import encode_prompts, load_backbone, prompt_text, read
-from pipeline.stages.progress import Bar, bar
 
 # (winner asked about, baseline); the first is the headline.
 PAIRS = (

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import ConfigError, FitConfig
+from pipeline.progress import bar
 from pipeline.rundir import StageDir
-from pipeline.stages.progress import bar
 
 POOL = 16  # batches among which lengths are grouped; enough to pad little, few enough to stay random
 

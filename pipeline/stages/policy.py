@@ -16,6 +16,7 @@ from pipeline.config import Config, PolicyConfig
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs, rollout_values
 from pipeline.lm.reward import RewardModel
+from pipeline.progress import bar
 from pipeline.rl.advantages import estimate_advantages
 from pipeline.rl.kl import AdaptiveKL, kl_k1
 from pipeline.rl.objective import Objective
@@ -24,7 +25,6 @@ from pipeline.rl.update import update
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.inputs import encode_prompts, load_backbone, read
 from pipeline.stages.policy_log import Clock, figures, outcome, sample_rows
-from pipeline.stages.progress import bar
 
 NORMALIZE = {"ppo": "whiten", "reinforce": "scale", "rloo": "scale"}
 AGGREGATE = {"grpo": "sequence", "dr_grpo": "constant"}

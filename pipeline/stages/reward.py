@@ -16,11 +16,11 @@ from pipeline.evaluation.statistics import wilson
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
 from pipeline.lm.reward import RewardModel
+from pipeline.progress import bar
 from pipeline.rl.losses import pairwise_loss
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.fit import Task, fit
 from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, read
-from pipeline.stages.progress import bar
 
 Pairs = Sequence[EncodedPair]
 SAMPLED_AT_ONCE = 48  # calibration prompts in one batch

@@ -66,9 +66,10 @@ def test_a_bad_maze_is_one_clear_sentence(text: str, words: str) -> None:
         parse(text)
 
 
-def test_exactly_one_source_is_needed_and_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="exactly one"):
-        Maze()
+def test_one_source_is_enough_and_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one of text, file and size"):
+        Maze(text=TEXT, size=(2, 2))
+    assert shortest(Maze().rows) == 15
     with pytest.raises(ValueError, match=r"none\.txt"):
         Maze(file=str(tmp_path / "none.txt"))
     (tmp_path / "maze.txt").write_text(TEXT)

@@ -164,7 +164,7 @@ def test_advantages_are_constants() -> None:
 def test_errors_name_field_value_and_fix() -> None:
     rollout = rollout_of([2, 1, 1])
     cases = [
-        (lambda: estimate_advantages("a2c", rollout), "algorithm: got 'a2c'; use one of ppo"),
+        (lambda: estimate_advantages("sac", rollout), "algorithm: got 'sac'; use one of ppo"),
         (lambda: estimate_advantages("ppo", rollout, normalize="std"), "normalize: got 'std'"),
         (lambda: estimate_advantages("ppo", replace(rollout, values=None)), "values: got None"),
         (lambda: estimate_advantages("reinforce", rollout, gamma=2.0), "gamma: got 2.0"),

@@ -106,9 +106,18 @@ def test_flatten_gives_one_row_per_real_step() -> None:
     assert bool(flat.mask.all())
     assert_close(flat.rewards[:, 0], rollout.rewards[rollout.mask])
     assert flat.terminated[:, 0].tolist() == [F, F, T, T]
-    assert_close(flat.context["pixels"], torch.stack([pixels[0, 0], pixels[0, 1], pixels[0, 2], pixels[1, 0]]))
+    assert_close(flat.context["pixels"][:, 0], torch.stack([pixels[0, 0], pixels[0, 1], pixels[0, 2], pixels[1, 0]]))
     with pytest.raises(ValueError, match=r"context\['prompt'\].*leading dims"):
         rollout_of([3, 1], context={"prompt": torch.ones(2, 7)}).flatten()
+
+
+def test_actions_may_be_vectors_and_masks_may_not() -> None:
+    rollout = rollout_of([3, 1], context={"states": torch.zeros(2, 3)})
+    vectors = replace(rollout, actions=torch.arange(12.0).view(2, 3, 2))
+    assert vectors.flatten().actions[:, 0].tolist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0]]
+    assert vectors.select(torch.tensor([1])).actions.shape == (1, 3, 2)
+    with pytest.raises(ValueError, match="rewards"):
+        replace(rollout, rewards=torch.zeros(2, 3, 2))
 
 
 def test_rollouts_compare_by_identity() -> None:

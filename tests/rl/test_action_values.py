@@ -5,9 +5,9 @@ import torch
 
 from pipeline.agents.maze import Maze
 from pipeline.agents.model import model_of
+from pipeline.rl.action_values import epsilon_greedy, successor_values, td_step
 from pipeline.rl.planning import policy_evaluation, value_iteration
 from pipeline.rl.returns import td_target
-from pipeline.rl.tabular import epsilon_greedy, successor_values, td_step
 
 
 def test_three_ways_to_look_at_a_successor() -> None:

@@ -1,6 +1,7 @@
-"""Temporal-difference learning in a table: which successor value to bootstrap from, and one step towards a target.
+"""Action values Q(s, a): which successor value to bootstrap from, a step in a table, exploring, duelling heads.
 
-With `returns.td_target` these are Q-learning, SARSA and Expected SARSA: y = td_target(r, successor_values(…), d).
+With `returns.td_target` these are Q-learning, SARSA, Expected SARSA, DQN and Double DQN:
+y = td_target(r, successor_values(…), d).
 """
 
 from typing import Literal
@@ -20,7 +21,8 @@ def successor_values(
     """V(s') as three algorithms see it (Sutton & Barto 2018, Eq. 6.8, 6.7, 6.9).
 
     "max": max_a Q(s', a), Q-learning, off-policy. "taken": Q(s', a'), SARSA, on-policy: exploration's price is in
-    it. "expected": Σ_a π(a | s') Q(s', a), Expected SARSA.
+    it. "expected": Σ_a π(a | s') Q(s', a), Expected SARSA. Double DQN (van Hasselt et al. 2016) is "taken" too: q from
+    the target network, a' the best action of the online network.
 
     Args:
         q: [N,A], the rows of the successors.
@@ -94,3 +96,20 @@ def epsilon_greedy(q: Tensor, epsilon: float) -> Tensor:
         raise ValueError(f"epsilon: got {epsilon}; use a number in [0, 1]")
     best = (q == q.amax(dim=1, keepdim=True)).to(q.dtype)
     return (1.0 - epsilon) * best / best.sum(dim=1, keepdim=True) + epsilon / q.shape[1]
+
+
+def dueling(values: Tensor, advantages: Tensor) -> Tensor:
+    """Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, Eq. 9).
+
+    Args:
+        values: [..., 1], return units.
+        advantages: [..., A]; only differences between actions matter.
+
+    Returns:
+        [..., A], whose mean over actions is V.
+
+    Raises:
+        ValueError: if `values` doesn't end in 1, or the leading dimensions differ.
+    """
+    check_shape("values", values, (*advantages.shape[:-1], 1))
+    return values + advantages - advantages.mean(dim=-1, keepdim=True)

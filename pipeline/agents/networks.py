@@ -1,0 +1,193 @@
+"""Small networks for small tasks: what an agent sees becomes a vector, a vector becomes choices or values."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from pipeline.rl.action_values import dueling
+from pipeline.rl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
+from pipeline.rl.moments import RunningMoments
+from pipeline.rl.objective import Evaluation
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+def mlp(sizes: Sequence[int], activation: str, *, last_gain: float) -> nn.Sequential:
+    """Linear layers with an activation between them; orthogonal weights (Saxe et al. 2014), zero biases.
+
+    Args:
+        sizes: inputs, hidden widths, outputs.
+        activation: "tanh" or "relu".
+        last_gain: scale of the last layer; .01 makes a fresh policy nearly even.
+    """
+    layers: list[nn.Module] = []
+    for index, (before, after) in enumerate(pairwise(sizes)):
+        last = index == len(sizes) - 2
+        linear = nn.Linear(before, after)
+        nn.init.orthogonal_(linear.weight, gain=last_gain if last else 2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)
+
+
+class Encoder:
+    """Observations → vectors [..., width] float32: one-hot for a Discrete space, flat and perhaps normalised for a Box.
+
+    Args:
+        space: of one observation.
+        normalize: keep running moments and use them. They change in `watch` only.
+
+    Raises:
+        ValueError: for another kind of space.
+    """
+
+    def __init__(self, space: spaces.Space[Any], *, normalize: bool = False) -> None:
+        self._choices = int(space.n) if isinstance(space, spaces.Discrete) else None
+        if self._choices is None and not isinstance(space, spaces.Box):
+            raise ValueError(
+                f"observation space {space}: only Box and Discrete are known; wrap the environment, for example "
+                "with gymnasium.wrappers.FlattenObservation"
+            )
+        self._dims = len(space.shape or ())
+        self.width = self._choices or int(np.prod(space.shape or (1,)))
+        self.moments = RunningMoments((self.width,)) if normalize and self._choices is None else None
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """[..., *shape] → [..., width]."""
+        if self._choices is not None:
+            return F.one_hot(observations.long(), self._choices).float()
+        flat = self._flat(observations)
+        return flat if self.moments is None else self.moments.normalize(flat)
+
+    def watch(self, observations: Tensor) -> None:
+        """Let a batch of raw observations move the moments."""
+        if self.moments is not None:
+            self.moments.update(self._flat(observations).reshape(-1, self.width))
+
+    def _flat(self, observations: Tensor) -> Tensor:
+        if self._dims != 1:
+            leading = observations.shape[: observations.ndim - self._dims]
+            observations = observations.reshape(*leading, self.width)
+        return observations.float()
+
+
+class QNetwork(nn.Module):
+    """Q(s, ·): one head, or a value and an advantage head whose sum is `rl.action_values.dueling`."""
+
+    def __init__(self, width: int, actions: int, hidden: Sequence[int], *, dueling: bool = False) -> None:
+        super().__init__()
+        self.trunk: nn.Module = nn.Identity()
+        if dueling:
+            self.trunk = nn.Sequential(mlp([width, *hidden[:1]], "relu", last_gain=2**0.5), nn.ReLU())
+            width, hidden = hidden[0], hidden[1:]
+        self.advantages = mlp([width, *hidden, actions], "relu", last_gain=1.0)
+        self.values = mlp([width, *hidden, 1], "relu", last_gain=1.0) if dueling else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] → [..., A]."""
+        x = self.trunk(x)
+        advantages: Tensor = self.advantages(x)
+        return advantages if self.values is None else dueling(self.values(x), advantages)
+
+
+class ActorCritic(nn.Module):
+    """A policy and, where asked, a critic, each a network of its own; the `Policy` that `rl.update` trains.
+
+    Args:
+        observation_space: see `Encoder`.
+        action_space: Discrete (softmax) or a bounded or unbounded Box (Gaussian with a learned σ per coordinate).
+        hidden: widths, for both networks.
+        activation: "tanh" or "relu".
+        critic: whether there is one.
+        squash: tanh the Gaussian into the bounds instead of clipping what lies outside.
+        initial_log_std: log σ before learning.
+        normalize: observations by running moments.
+        entropy_gradient: whether the entropy of `evaluate` will be part of a loss.
+
+    Raises:
+        ValueError: for another kind of action space, or squash without finite bounds.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        *,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        critic: bool = True,
+        squash: bool = False,
+        initial_log_std: float = 0.0,
+        normalize: bool = False,
+        entropy_gradient: bool = True,
+    ) -> None:
+        super().__init__()
+        self.entropy_gradient = entropy_gradient
+        self.encode = Encoder(observation_space, normalize=normalize)
+        self.discrete = isinstance(action_space, spaces.Discrete)
+        self._squash = squash and not self.discrete
+        if isinstance(action_space, spaces.Discrete):
+            outputs = int(action_space.n)
+        elif isinstance(action_space, spaces.Box):
+            outputs = int(np.prod(action_space.shape))
+            if squash and not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
+                raise ValueError(f"squash: action space {action_space} has no finite bounds; use squash=false")
+            self.log_std = nn.Parameter(torch.full((outputs,), float(initial_log_std)))
+            self.register_buffer("low", torch.as_tensor(action_space.low).flatten(), persistent=False)
+            self.register_buffer("high", torch.as_tensor(action_space.high).flatten(), persistent=False)
+            self._shape = action_space.shape
+        else:
+            raise ValueError(f"action space {action_space}: only Discrete and Box are known")
+        self.policy = mlp([self.encode.width, *hidden, outputs], activation, last_gain=0.01)
+        self.critic = mlp([self.encode.width, *hidden, 1], activation, last_gain=1.0) if critic else None
+
+    def distribution(self, x: Tensor) -> Distribution:
+        """π(·|s) for encoded states [..., width]."""
+        outputs = self.policy(x)
+        if self.discrete:
+            return Categorical(outputs)
+        return (SquashedGaussian if self._squash else DiagonalGaussian)(outputs, self.log_std)
+
+    def second_look(
+        self, states: Tensor, actions: Tensor, successors: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Log-probs of actions, V(s) and V(s'), [b,t] each, without gradient; values None without a critic."""
+        with torch.no_grad():
+            x = self.encode(states)
+            logprobs = self.distribution(x).log_prob(actions)
+            if self.critic is None:
+                return logprobs, None, None
+            values, following = self.critic(torch.cat([x, self.encode(successors)])).squeeze(-1).chunk(2)
+            return logprobs, values, following
+
+    def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
+        """Log-probs, entropy and values of actions [b,t(,D)] in `context["states"]` [b,T,…], with gradient.
+
+        The entropy has its gradient only where `entropy_gradient` is set.
+        """
+        x = self.encode(context["states"][:, : actions.shape[1]])
+        distribution = self.distribution(x)
+        with torch.set_grad_enabled(self.entropy_gradient and torch.is_grad_enabled()):
+            entropy = distribution.entropy()
+        values = None if self.critic is None else self.critic(x).squeeze(-1)
+        return Evaluation(distribution.log_prob(actions), entropy, values)
+
+    def to_environment(self, actions: Tensor) -> Any:
+        """What the environment gets for sampled actions [E(,D)]: squashed or clipped into its bounds."""
+        if self.discrete:
+            return actions.numpy()
+        if self._squash:
+            share = (SquashedGaussian.squash(actions) + 1) / 2
+            bounded = self.low + share * (self.high - self.low)
+        else:
+            bounded = actions.clamp(self.low, self.high)
+        return bounded.reshape(len(actions), *self._shape).numpy()

@@ -1,0 +1,155 @@
+"""The one loop of all agents, the evaluation after it, and the folder that keeps both."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors.torch import load_file, save_file
+
+from pipeline.agents.agent import Agent, Exploration
+from pipeline.agents.dqn import DqnAgent
+from pipeline.agents.environments import Environments, Episode, make
+from pipeline.agents.policy_gradient import PolicyGradientAgent
+from pipeline.agents.tabular import TabularAgent
+from pipeline.config import AgentConfig, DqnConfig, OnPolicyConfig, TabularConfig
+from pipeline.rundir import StageDir, StageResult
+
+WEIGHTS = "agent.safetensors"
+CURVE_POINTS = 200  # rows of metrics.jsonl
+EVALUATION_SEED = 100_003  # added to the agent's seed: other episodes than those it learned from
+EVALUATION_COPIES = 10
+
+Report = Callable[[int, dict[str, float]], None]  # (environment steps done, figures that matter)
+
+
+def build(config: AgentConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> Agent:
+    """A fresh agent for an environment's spaces.
+
+    Raises:
+        ValueError: if the algorithm can't handle them; one sentence.
+    """
+    if isinstance(config, DqnConfig):
+        return DqnAgent(observation_space, action_space, config)
+    if isinstance(config, OnPolicyConfig):
+        return PolicyGradientAgent(observation_space, action_space, config)
+    assert isinstance(config, TabularConfig)
+    sizes = []
+    for name, space in (("observation", observation_space), ("action", action_space)):
+        if not isinstance(space, spaces.Discrete):
+            raise ValueError(f"{config.algorithm}: {name} space {space} has no table; use dqn or ppo")
+        sizes.append(int(space.n))
+    method: Any = config.algorithm
+    return TabularAgent(
+        *sizes,
+        method=method,
+        gamma=config.gamma,
+        rate=config.rate,
+        rate_visits=config.rate_visits,
+        initial=config.initial,
+        planning=config.planning,
+        exploration=Exploration(config.epsilon_start, config.epsilon_end, config.epsilon_share),
+        seed=config.seed,
+    )
+
+
+def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
+    """Learn for `config.steps` environment steps, evaluate, save.
+
+    metrics.jsonl gets about 200 rows: step, episodes, return and length (means over the episodes that ended since the
+    row before), and what the algorithm says of its learning.
+    """
+    torch.set_num_threads(1)  # networks this small only lose by sharing
+    envs = Environments(config.environment, config.copies, seed=config.seed, options=config.options)
+    agent = build(config, envs.observation_space, envs.action_space)
+    rows_every = max(1, config.steps // CURVE_POINTS)
+    figures: dict[str, float] = {}
+    episodes: list[Episode] = []
+    due = rows_every
+    started = time.perf_counter()
+    while envs.steps < config.steps:
+        agent.anneal(envs.steps / config.steps)
+        step = envs.step(agent.act(envs.observations))
+        figures |= agent.learn(step, envs.observations) or {}
+        if envs.steps >= due or envs.steps >= config.steps:
+            due = envs.steps + rows_every
+            fresh = envs.finished()
+            episodes += fresh
+            row = {"episodes": len(episodes)} | _means(fresh) | figures
+            out.log(envs.steps, row)
+            report(envs.steps, {name: row[name] for name in ("return", "length") if name in row})
+    seconds = time.perf_counter() - started
+    envs.close()
+    save_file({name: value.contiguous() for name, value in agent.state_dict().items()}, out.path / WEIGHTS)
+    totals = evaluate(agent, config)
+    return out.finish(
+        {
+            "mean_return": fmean(totals),
+            "std_return": stdev(totals) if len(totals) > 1 else 0.0,
+            "min_return": min(totals),
+            "max_return": max(totals),
+            "evaluation_episodes": len(totals),
+            "episodes": len(episodes),
+            "steps": envs.steps,
+            "training_seconds": round(seconds, 3),
+            "steps_per_second": round(envs.steps / seconds, 1),
+        },
+        artifacts={"agent": WEIGHTS},
+    )
+
+
+def evaluate(agent: Agent, config: AgentConfig) -> list[float]:
+    """Undiscounted returns of `config.evaluation_episodes` greedy episodes, the same number in every copy.
+
+    As many from each copy as from the next: taking those that end first would favour short episodes.
+    """
+    wanted = config.evaluation_episodes
+    copies = next(count for count in range(min(EVALUATION_COPIES, wanted), 0, -1) if wanted % count == 0)
+    envs = Environments(config.environment, copies, seed=config.seed + EVALUATION_SEED, options=config.options)
+    quota = wanted // copies
+    counts = np.zeros(copies, dtype=np.int64)
+    totals: list[float] = []
+    while len(totals) < wanted:
+        step = envs.step(agent.act(envs.observations, greedy=True))
+        ended = (step.terminated | step.truncated).nonzero()[0]
+        for copy, episode in zip(ended, envs.finished(), strict=True):
+            if counts[copy] < quota:
+                counts[copy] += 1
+                totals.append(episode.total)
+    envs.close()
+    return totals
+
+
+def load(config: AgentConfig, folder: Path) -> tuple[Agent, gymnasium.Env[Any, Any]]:
+    """A saved agent and one environment to act in, that can be looked at.
+
+    Raises:
+        ValueError: if the environment can't be made, or the saved agent is none of this config.
+    """
+    envs = Environments(config.environment, 1, seed=config.seed, options=config.options)
+    agent = build(config, envs.observation_space, envs.action_space)
+    envs.close()
+    try:
+        agent.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, KeyError, RuntimeError) as problem:
+        raise ValueError(f"{folder / WEIGHTS} can't be loaded: {str(problem).splitlines()[0]}") from None
+    return agent, look_at(config)
+
+
+def look_at(config: AgentConfig, render_mode: str | None = "rgb_array") -> gymnasium.Env[Any, Any]:
+    """One copy of the environment, to render."""
+    return make(config.environment, {**config.options, "render_mode": render_mode})
+
+
+def _means(episodes: list[Episode]) -> dict[str, float]:
+    if not episodes:
+        return {}
+    return {
+        "return": fmean(episode.total for episode in episodes),
+        "length": fmean(episode.length for episode in episodes),
+    }

@@ -1,0 +1,165 @@
+"""`align agent`: classic agents from the command line. One command an algorithm, its help lists every setting."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import AGENTS, AgentConfig, ConfigError, agent_file, load_agent
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help=(
+        "Classic agents on gymnasium tasks, from the RL core that also trains the language model.\n\n"
+        "`align agent ppo CartPole-v1`, `align agent maze`, `align agent q_learning Taxi-v3 seeds=5`. "
+        "`align agent ppo --help` lists the settings; tuned ones are in configs/agents/."
+    ),
+)
+messages = Console(stderr=True)
+
+Environment = Annotated[str, typer.Argument(metavar="ENV", help="gymnasium id, such as CartPole-v1, or Maze-v0")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="run_dir=PATH, seed=N, any setting below; values are YAML"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Train again what is finished and unchanged.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Last line: mean_return, episodes, steps, steps_per_second, seconds.")
+]
+Render = Annotated[Path | None, typer.Option("--render", help="Film an episode into this .gif or .mp4.")]
+
+
+def settings(model: type[BaseModel]) -> str:
+    """Every setting with its default and meaning, for `--help`."""
+    lines = []
+    for name, field in model.model_fields.items():
+        if name in ("environment", "algorithm"):
+            continue
+        default = field.get_default(call_default_factory=True)
+        meaning = f" · {field.description}" if field.description else ""
+        lines.append(f"- **{name}** = {json.dumps(default)}{meaning}")
+    return "\n".join(lines)
+
+
+def _algorithm(name: str, model: type[AgentConfig]) -> None:
+    def command(
+        environment: Environment,
+        overrides: Overrides = None,
+        force: Force = False,
+        as_json: AsJson = False,
+        render: Render = None,
+    ) -> None:
+        _train(name, environment, overrides, force, as_json, render)
+
+    summary = (model.__doc__ or "").strip()
+    app.command(name, help=f"{summary}\n\nSettings:\n\n{settings(model)}", short_help=summary)(command)
+
+
+for _name, _model in AGENTS.items():
+    _algorithm(_name, _model)
+
+
+@app.command()
+def maze(overrides: Overrides = None, force: Force = False, as_json: AsJson = False, render: Render = None) -> None:
+    """Q-learning in a maze, drawn three ways: policy, values, learned model with a plan on it; and a film of a run.
+
+    Your own maze: `options.file=maze.txt` (`#` wall, `S` start, `G` goal); a random one: `options.size=[6,10]`
+    `options.loops=0.1` `options.seed=3`. All settings of `align agent q_learning` work.
+    """
+    _train("q_learning", "Maze-v0", overrides, force, as_json, render)
+
+
+@app.command()
+def play(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of an agent, such as runs/ppo-CartPole-v1")],
+    episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the environment.")] = 0,
+    render: Render = None,
+    window: Annotated[bool, typer.Option("--window", help="Watch it live.")] = False,
+) -> None:
+    """Let a trained agent act greedily, and watch."""
+    from pipeline.agents.runs import play as play_run
+
+    totals = play_run(run, episodes=episodes, seed=seed, film_path=render, window=window)
+    for number, total in enumerate(totals, start=1):
+        typer.echo(f"episode {number}: return {total:g}")
+    typer.echo(f"mean of {len(totals)}: {sum(totals) / len(totals):g}")
+    if render is not None:
+        messages.print(f"film: {render}", highlight=False)
+
+
+@app.command()
+def compare(
+    environment: Environment,
+    variants: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VARIANT... [KEY=VALUE]...", help="`ppo`, or `dqn:replay=false,double=true`; settings for all"
+        ),
+    ],
+    force: Force = False,
+) -> None:
+    """Train several algorithms, or variants of one, on a task, and draw them in one figure.
+
+    `align agent compare CartPole-v1 ppo a2c dqn seeds=5`; what replay and target network are for:
+    `align agent compare CartPole-v1 dqn dqn:replay=false dqn:target_network=false seeds=3`.
+    `run_dir=PATH` holds a folder for each variant and compare.png.
+    """
+    from pipeline.agents.runs import compare as compare_runs
+
+    names = [one for one in variants if "=" not in one.partition(":")[0]]
+    shared = [one for one in variants if one not in names and not one.startswith("run_dir=")]
+    places = [one.removeprefix("run_dir=") for one in variants if one.startswith("run_dir=")]
+    folder = Path([f"runs/compare-{environment.replace('/', '-')}", *places][-1])
+    if not names:
+        raise ConfigError("compare: name at least one variant, such as ppo or dqn:replay=false")
+    configs = {}
+    for name in names:
+        algorithm, _, own = name.partition(":")
+        keys = [key for key in own.split(",") if key]
+        place = folder / name.replace(":", "-").replace(",", "-").replace("/", "-")
+        configs[name] = load_agent(algorithm, environment, [*shared, *keys, f"run_dir={place}"])
+    path = folder / "compare.png"
+    results = compare_runs(configs, path, force=force)
+    table = Table("variant", "mean return", "each seed", "steps/s", title=environment)
+    for name, result in results.items():
+        each = "  ".join(f"{value:.4g}" for value in result["returns"])
+        table.add_row(name, f"{result['mean_return']:.4g}", each, f"{result['steps_per_second']:,.0f}")
+    Console().print(table)
+    messages.print(f"figure: {path}", highlight=False)
+
+
+def _train(
+    algorithm: str, environment: str, overrides: list[str] | None, force: bool, as_json: bool, render: Path | None
+) -> None:
+    logging.basicConfig(format="%(message)s")
+    config = load_agent(algorithm, environment, overrides or ())
+    tuned = agent_file(algorithm, environment)
+    messages.print(f"{algorithm} on {environment}, {tuned or 'default settings'}", highlight=False)
+    from pipeline.agents.runs import play as play_run
+    from pipeline.agents.runs import run
+
+    figures = run(config, force=force)
+    folder = Path(str(config.run_dir))
+    if render is not None:
+        play_run(folder, episodes=1, seed=config.seed, film_path=render, window=False)
+    _say(figures, config, folder, render)
+    if as_json:
+        typer.echo(json.dumps(figures))
+
+
+def _say(figures: dict[str, Any], config: AgentConfig, folder: Path, render: Path | None) -> None:
+    each = "" if config.seeds == 1 else f" (each seed: {'  '.join(f'{value:.4g}' for value in figures['returns'])})"
+    messages.print(
+        f"mean return over {config.evaluation_episodes} episodes: [bold]{figures['mean_return']:.4g}[/bold]{each}; "
+        f"{figures['steps_per_second']:,.0f} steps/s",
+        highlight=False,
+    )
+    drawn = [path for name in ("curve.png", "maze.png", "film.gif") if (path := folder / name).is_file()]
+    messages.print(f"pictures: {', '.join(map(str, [*drawn, *([render] if render else [])]))}", highlight=False)

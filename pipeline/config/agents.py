@@ -1,0 +1,154 @@
+"""Every setting of the classic agents: one flat model an algorithm, for `align agent ppo CartPole-v1 copies=8`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.sections import Fraction, NonNegative, Positive, Rate, Section
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class AgentConfig(Section):
+    """What every agent has."""
+
+    algorithm: str
+    environment: str = Field(description="gymnasium id, such as CartPole-v1; Maze-v0 is this project's")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the environment")
+    seed: Count = Field(0, description="of everything; copy i of the environment gets seed + i")
+    seeds: Positive = Field(1, description="train this many agents, with seed, seed + 1, …; curves show an interval")
+    workers: Positive | None = Field(None, description="seeds trained at once; null = one a core")
+    run_dir: str | None = Field(None, description="default runs/ALGORITHM-ENVIRONMENT")
+    steps: Positive = Field(50_000, description="environment steps of all copies together")
+    copies: Positive = Field(1, description="environments stepped together")
+    gamma: Fraction = Field(0.99, description="discount")
+    evaluation_episodes: Positive = Field(100, description="episodes played greedily at the end")
+    progress: bool = True
+
+
+class Exploring(AgentConfig):
+    """ε-greedy with a linear decay."""
+
+    epsilon_start: Fraction = 1.0
+    epsilon_end: Fraction = 0.05
+    epsilon_share: Fraction = Field(0.5, description="share of the steps over which ε falls; 0 = ε_end throughout")
+
+
+class TabularConfig(Exploring):
+    """Agents with a table; states and actions must be Discrete."""
+
+    steps: Positive = 100_000
+    rate: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="α, the first step size of every cell")
+    rate_visits: Rate | None = Field(None, description="visits k after which a cell's α has halved; null = constant α")
+    initial: float = Field(0.0, description="Q before learning; a high value explores")
+    planning: Count = Field(0, description="imagined steps per real one (Dyna)")
+
+
+class QLearningConfig(TabularConfig):
+    """Off-policy: bootstraps from the best next action (Watkins 1989)."""
+
+    algorithm: Literal["q_learning"] = "q_learning"
+
+
+class SarsaConfig(TabularConfig):
+    """On-policy: bootstraps from the next action taken (Rummery & Niranjan 1994)."""
+
+    algorithm: Literal["sarsa"] = "sarsa"
+
+    @model_validator(mode="after")
+    def _no_planning(self) -> "SarsaConfig":
+        if self.planning:
+            raise ValueError("planning must be 0 for sarsa: an imagined step has no next action; use expected_sarsa")
+        return self
+
+
+class ExpectedSarsaConfig(TabularConfig):
+    """Bootstraps from the mean over the acting policy (van Seijen et al. 2009)."""
+
+    algorithm: Literal["expected_sarsa"] = "expected_sarsa"
+
+
+class DqnConfig(Exploring):
+    """Deep Q-network (Mnih et al. 2015); actions must be Discrete."""
+
+    algorithm: Literal["dqn"] = "dqn"
+    learning_rate: Rate = 1e-3
+    hidden: list[Positive] = Field([64, 64], min_length=1)
+    replay: bool = Field(True, description="false: learn from the latest steps only (ablation)")
+    buffer: Positive = Field(50_000, description="steps kept")
+    batch_size: Positive = 64
+    learning_starts: Count = Field(1_000, description="steps before learning begins")
+    train_every: Positive = Field(4, description="environment steps between bouts of learning")
+    gradient_steps: Positive = Field(1, description="optimiser steps a bout")
+    target_network: bool = Field(True, description="false: bootstrap from the network being trained (ablation)")
+    target_every: Positive = Field(500, description="environment steps between copies to the target network")
+    double: bool = Field(False, description="a' chosen online, valued by the target network (van Hasselt 2016)")
+    dueling: bool = Field(False, description="value and advantage heads (Wang et al. 2016)")
+    loss: Literal["huber", "mse"] = "huber"
+    max_grad_norm: Rate = 10.0
+
+
+class OnPolicyConfig(AgentConfig):
+    """What the policy-gradient agents share."""
+
+    copies: Positive = 8
+    hidden: list[Positive] = Field([64, 64], description="widths of the layers; policy and critic have their own")
+    activation: Literal["tanh", "relu"] = "tanh"
+    learning_rate: Rate = 3e-4
+    schedule: Literal["constant", "linear"] = Field("constant", description="linear: the rate falls to 0")
+    entropy_coef: NonNegative = 0.0
+    value_coef: NonNegative = 0.5
+    max_grad_norm: Rate = 0.5
+    normalize_advantages: Literal["none", "scale", "whiten"] = "whiten"
+    normalize_observations: bool = Field(False, description="by running moments")
+    normalize_rewards: bool = Field(False, description="by the running deviation of the discounted return")
+    squash: bool = Field(False, description="continuous actions: tanh into the bounds instead of clipping")
+    initial_log_std: float = Field(0.0, description="continuous actions: log σ before learning")
+
+
+class ReinforceConfig(OnPolicyConfig):
+    """Whole episodes, reward-to-go (Williams 1992)."""
+
+    algorithm: Literal["reinforce"] = "reinforce"
+    steps: Positive = 200_000
+    learning_rate: Rate = 3e-3
+    episodes: Positive = Field(8, description="finished episodes per update")
+    baseline: Literal["none", "value"] = Field("value", description="subtract a learned V(s) from the return")
+
+
+class A2cConfig(OnPolicyConfig):
+    """Advantage actor-critic (Mnih et al. 2016, synchronous)."""
+
+    algorithm: Literal["a2c"] = "a2c"
+    steps: Positive = 200_000
+    learning_rate: Rate = 7e-4
+    optimizer: Literal["adam", "rmsprop"] = "rmsprop"
+    horizon: Positive = Field(5, description="steps of every copy per update")
+    gae_lambda: Fraction = Field(1.0, description="1 = n-step returns, below = GAE")
+    normalize_advantages: Literal["none", "scale", "whiten"] = "none"
+
+
+class PpoConfig(OnPolicyConfig):
+    """Proximal policy optimisation (Schulman et al. 2017)."""
+
+    algorithm: Literal["ppo"] = "ppo"
+    steps: Positive = 100_000
+    horizon: Positive = Field(128, description="steps of every copy per update")
+    gae_lambda: Fraction = 0.95
+    epochs: Positive = Field(10, description="passes over each rollout")
+    minibatch_size: Positive = 64
+    clip: Rate = 0.2
+    clip_schedule: Literal["constant", "linear"] = Field("constant", description="linear: the clip range falls to 0")
+    value_clip: Rate | None = None
+    target_kl: Rate | None = Field(None, description="end an update once approx_kl exceeds this")
+
+
+AGENTS: dict[str, type[AgentConfig]] = {
+    "q_learning": QLearningConfig,
+    "sarsa": SarsaConfig,
+    "expected_sarsa": ExpectedSarsaConfig,
+    "dqn": DqnConfig,
+    "reinforce": ReinforceConfig,
+    "a2c": A2cConfig,
+    "ppo": PpoConfig,
+}
