@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import gymnasium
 import pytest
 
-from pipeline.config import Config, load_config
+from pipeline.config import Config, load_agent, load_config
 
 ROOT = Path(__file__).parents[1]
 # accelerate's own files aren't ours to parse.
@@ -24,3 +25,15 @@ def test_it_loads_and_its_files_exist(path: Path) -> None:
     for section in (config.sft, config.reward, config.policy, config.evaluate):
         source = section.data.source
         assert not source.startswith("data/") or (ROOT / source).is_file(), source
+
+
+AGENT_FILES = sorted((ROOT / "configs" / "agents").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", AGENT_FILES, ids=lambda path: path.stem)
+def test_an_agent_config_loads_and_its_environment_exists(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    algorithm, environment = path.stem.split("-", 1)
+    config = load_agent(algorithm, environment)
+    assert config.environment == environment
+    assert environment in {*gymnasium.registry, "Maze-v0", "Taxi-v3"}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.agents.agent import Exploration
 from pipeline.agents.environments import Array, Experience, Step
+from pipeline.agents.errors import AgentError
 from pipeline.agents.networks import Encoder, QNetwork
 from pipeline.agents.replay import ReplayBuffer
 from pipeline.config import DqnConfig
@@ -22,14 +23,14 @@ class DqnAgent:
     """Args: the spaces of one environment, and the settings.
 
     Raises:
-        ValueError: unless actions are Discrete.
+        AgentError: unless actions are Discrete.
     """
 
     def __init__(
         self, observation_space: spaces.Space[object], action_space: spaces.Space[object], config: DqnConfig
     ) -> None:
         if not isinstance(action_space, spaces.Discrete):
-            raise ValueError(f"dqn: action space {action_space} is continuous; DQN compares single actions, use ppo")
+            raise AgentError(f"dqn: action space {action_space} is continuous; DQN compares single actions, use ppo")
         self.config = config
         self.encode = Encoder(observation_space)
         self._exploration = Exploration(config.epsilon_start, config.epsilon_end, config.epsilon_share)

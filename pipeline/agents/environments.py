@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import pipeline.agents.maze  # noqa: F401  (registers Maze-v0)
+from pipeline.agents.errors import AgentError
 
 Array = NDArray[Any]
+LONGEST = 1_000  # steps of a greedy episode where the environment sets no limit
 log = logging.getLogger(__name__)
 
 
@@ -65,7 +67,7 @@ class Environments:
         options: keyword arguments of the environment.
 
     Raises:
-        ValueError: if gymnasium doesn't know the environment, or refuses its options; one sentence.
+        AgentError: if gymnasium doesn't know the environment, or it refuses its options.
     """
 
     def __init__(self, name: str, count: int, *, seed: int, options: Mapping[str, Any] | None = None) -> None:
@@ -115,11 +117,19 @@ class Environments:
             env.close()
 
 
+def with_limit(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, plus a time limit where the environment has none: a greedy agent may run in circles for ever."""
+    env = make(name, options)
+    unlimited = env.spec is None or env.spec.max_episode_steps is None
+    env.close()
+    return {**({"max_episode_steps": LONGEST} if unlimited else {}), **options}
+
+
 def make(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """One environment with its options; a version that gymnasium has dropped becomes the newest one, with a warning.
 
     Raises:
-        ValueError: if it can't be made; one sentence.
+        AgentError: if it can't be made.
     """
     checks = {"disable_env_checker": True}  # advice for authors of environments, at a price for every step
     try:
@@ -130,7 +140,7 @@ def make(name: str, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
             except gymnasium.error.DeprecatedEnv:
                 log.warning("%s is gone from gymnasium; this is its newest version", name)
                 return gymnasium.make(name.rpartition("-v")[0], **checks, **options)
-    except (gymnasium.error.Error, ImportError, TypeError) as problem:
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as problem:
         missing = isinstance(problem, gymnasium.error.DependencyNotInstalled)
         hint = "; pip install 'align-pipeline[agents]'" if missing else ""
-        raise ValueError(f"environment {name!r}: {str(problem).splitlines()[0]}{hint}") from problem
+        raise AgentError(f"environment {name!r}: {str(problem).splitlines()[0]}{hint}") from problem

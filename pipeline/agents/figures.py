@@ -57,6 +57,9 @@ def learning_curves(series: Mapping[str, Sequence[Curve]], title: str, path: Pat
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         axes = figure.subplots()
         for (name, curves), color in zip(series.items(), _hues(len(series)), strict=True):
+            if not curves:
+                axes.plot([], [], color=color, label=f"{name} (no episode ended)")
+                continue
             grid, mean, low, high = interval(curves)
             axes.plot(grid, mean, color=color, linewidth=2, label=_with_count(name, len(curves)))
             if len(curves) > 1:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.agents.agent import Agent
+from pipeline.agents.environments import LONGEST
+from pipeline.agents.errors import AgentError
 
 Frame = NDArray[np.uint8]  # [H,W,3]
-LONGEST = 1_000  # steps of one episode
 STRIP_FRAMES = 6
 
 
@@ -37,11 +38,11 @@ def save(frames: Sequence[Frame], path: Path, *, fps: int = 30) -> None:
     """Write a GIF or an MP4, by the file's ending.
 
     Raises:
-        ValueError: for another ending, or an MP4 without imageio's ffmpeg; one sentence.
+        AgentError: for another ending, or an MP4 without imageio's ffmpeg.
     """
     kind = path.suffix.lower()
     if kind not in (".gif", ".mp4"):
-        raise ValueError(f"{path}: a film is a .gif or an .mp4")
+        raise AgentError(f"{path}: a film is a .gif or an .mp4")
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == ".gif":
         pictures = [Image.fromarray(frame).quantize(64) for frame in frames]
@@ -51,7 +52,7 @@ def save(frames: Sequence[Frame], path: Path, *, fps: int = 30) -> None:
     try:
         import imageio.v3 as imageio
     except ImportError:
-        raise ValueError(f"{path}: an MP4 needs imageio; pip install 'align-pipeline[agents]', or use .gif") from None
+        raise AgentError(f"{path}: an MP4 needs imageio; pip install 'align-pipeline[agents]', or use .gif") from None
     even = [frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]  # H.264 wants even sides
     imageio.imwrite(path, np.stack(even), fps=fps, codec="libx264")
 
@@ -67,5 +68,5 @@ def strip(frames: Sequence[Frame], path: Path, *, count: int = STRIP_FRAMES) -> 
 def _picture(env: gymnasium.Env[Any, Any]) -> Frame:
     frame = env.render()
     if not isinstance(frame, np.ndarray):
-        raise ValueError(f"{env.unwrapped}: draws no pixels, so there is nothing to film")
+        raise AgentError(f"{env.unwrapped}: draws no pixels, so there is nothing to film")
     return frame.astype(np.uint8)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from pipeline.agents.errors import AgentError
 from pipeline.rl.action_values import dueling
 from pipeline.rl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from pipeline.rl.moments import RunningMoments
@@ -44,13 +45,13 @@ class Encoder:
         normalize: keep running moments and use them. They change in `watch` only.
 
     Raises:
-        ValueError: for another kind of space.
+        AgentError: for another kind of space.
     """
 
     def __init__(self, space: spaces.Space[Any], *, normalize: bool = False) -> None:
         self._choices = int(space.n) if isinstance(space, spaces.Discrete) else None
         if self._choices is None and not isinstance(space, spaces.Box):
-            raise ValueError(
+            raise AgentError(
                 f"observation space {space}: only Box and Discrete are known; wrap the environment, for example "
                 "with gymnasium.wrappers.FlattenObservation"
             )
@@ -111,7 +112,7 @@ class ActorCritic(nn.Module):
         entropy_gradient: whether the entropy of `evaluate` will be part of a loss.
 
     Raises:
-        ValueError: for another kind of action space, or squash without finite bounds.
+        AgentError: for another kind of action space, or squash without finite bounds.
     """
 
     low: Tensor
@@ -140,13 +141,13 @@ class ActorCritic(nn.Module):
         elif isinstance(action_space, spaces.Box):
             outputs = int(np.prod(action_space.shape))
             if squash and not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
-                raise ValueError(f"squash: action space {action_space} has no finite bounds; use squash=false")
+                raise AgentError(f"squash: action space {action_space} has no finite bounds; use squash=false")
             self.log_std = nn.Parameter(torch.full((outputs,), float(initial_log_std)))
             self.register_buffer("low", torch.as_tensor(action_space.low).flatten(), persistent=False)
             self.register_buffer("high", torch.as_tensor(action_space.high).flatten(), persistent=False)
             self._shape = action_space.shape
         else:
-            raise ValueError(f"action space {action_space}: only Discrete and Box are known")
+            raise AgentError(f"action space {action_space}: only Discrete and Box are known")
         self.policy = mlp([self.encode.width, *hidden, outputs], activation, last_gain=0.01)
         self.critic = mlp([self.encode.width, *hidden, 1], activation, last_gain=1.0) if critic else None
 

@@ -28,7 +28,7 @@ class PolicyGradientAgent:
     """Args: the spaces of one environment, and the settings, which choose the algorithm.
 
     Raises:
-        ValueError: for spaces that `ActorCritic` doesn't know.
+        AgentError: for spaces that `ActorCritic` doesn't know.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ def run(config: AgentConfig, *, force: bool = False) -> dict[str, Any]:
     """Train all seeds that aren't finished, draw the figures; returns what `--json` prints.
 
     Raises:
-        ValueError: if environment and algorithm don't fit; one sentence.
+        AgentError: if environment and algorithm don't fit.
         RunError: if the folder can't be written.
     """
     assert config.run_dir is not None
@@ -95,7 +95,7 @@ def play(run_dir: Path, *, episodes: int, seed: int, film_path: Path | None, win
 
     Raises:
         RunError: if the folder holds no finished agent.
-        ValueError: if it can't be shown as asked.
+        AgentError: if it can't be shown as asked.
     """
     config = read_agent(run_dir / "config.yaml") if (run_dir / "config.yaml").is_file() else None
     folder = run_dir / f"seed-{config.seed}" if config is not None else run_dir

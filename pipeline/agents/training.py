@@ -10,11 +10,13 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipeline.agents.agent import Agent, Exploration
 from pipeline.agents.dqn import DqnAgent
-from pipeline.agents.environments import Environments, Episode, make
+from pipeline.agents.environments import Environments, Episode, make, with_limit
+from pipeline.agents.errors import AgentError
 from pipeline.agents.policy_gradient import PolicyGradientAgent
 from pipeline.agents.tabular import TabularAgent
 from pipeline.config import AgentConfig, DqnConfig, OnPolicyConfig, TabularConfig
@@ -32,7 +34,7 @@ def build(config: AgentConfig, observation_space: spaces.Space[Any], action_spac
     """A fresh agent for an environment's spaces.
 
     Raises:
-        ValueError: if the algorithm can't handle them; one sentence.
+        AgentError: if the algorithm can't handle them.
     """
     if isinstance(config, DqnConfig):
         return DqnAgent(observation_space, action_space, config)
@@ -42,7 +44,7 @@ def build(config: AgentConfig, observation_space: spaces.Space[Any], action_spac
     sizes = []
     for name, space in (("observation", observation_space), ("action", action_space)):
         if not isinstance(space, spaces.Discrete):
-            raise ValueError(f"{config.algorithm}: {name} space {space} has no table; use dqn or ppo")
+            raise AgentError(f"{config.algorithm}: {name} space {space} has no table; use dqn or ppo")
         sizes.append(int(space.n))
     method: Any = config.algorithm
     return TabularAgent(
@@ -110,7 +112,8 @@ def evaluate(agent: Agent, config: AgentConfig) -> list[float]:
     """
     wanted = config.evaluation_episodes
     copies = next(count for count in range(min(EVALUATION_COPIES, wanted), 0, -1) if wanted % count == 0)
-    envs = Environments(config.environment, copies, seed=config.seed + EVALUATION_SEED, options=config.options)
+    options = with_limit(config.environment, config.options)
+    envs = Environments(config.environment, copies, seed=config.seed + EVALUATION_SEED, options=options)
     quota = wanted // copies
     counts = np.zeros(copies, dtype=np.int64)
     totals: list[float] = []
@@ -129,15 +132,15 @@ def load(config: AgentConfig, folder: Path) -> tuple[Agent, gymnasium.Env[Any, A
     """A saved agent and one environment to act in, that can be looked at.
 
     Raises:
-        ValueError: if the environment can't be made, or the saved agent is none of this config.
+        AgentError: if the environment can't be made, or the saved agent is none of this config.
     """
     envs = Environments(config.environment, 1, seed=config.seed, options=config.options)
     agent = build(config, envs.observation_space, envs.action_space)
     envs.close()
     try:
         agent.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, KeyError, RuntimeError) as problem:
-        raise ValueError(f"{folder / WEIGHTS} can't be loaded: {str(problem).splitlines()[0]}") from None
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as problem:
+        raise AgentError(f"{folder / WEIGHTS} can't be loaded: {str(problem).splitlines()[0]}") from None
     return agent, look_at(config)
 
 

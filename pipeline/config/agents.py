@@ -97,7 +97,7 @@ class OnPolicyConfig(AgentConfig):
     learning_rate: Rate = 3e-4
     schedule: Literal["constant", "linear"] = Field("constant", description="linear: the rate falls to 0")
     entropy_coef: NonNegative = 0.0
-    value_coef: NonNegative = 0.5
+    value_coef: NonNegative = Field(1.0, description="of ½(V − R)²")
     max_grad_norm: Rate = 0.5
     normalize_advantages: Literal["none", "scale", "whiten"] = "whiten"
     normalize_observations: bool = Field(False, description="by running moments")

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.agents.maze import Maze
 from pipeline.agents.model import model_of
-from pipeline.rl.action_values import epsilon_greedy, successor_values, td_step
+from pipeline.rl.action_values import dueling, epsilon_greedy, successor_values, td_step
 from pipeline.rl.planning import policy_evaluation, value_iteration
 from pipeline.rl.returns import td_target
 
@@ -72,3 +72,13 @@ def test_learning_from_every_move_reaches_the_exact_values(kind: str) -> None:
         policy = epsilon_greedy(q, 0.3)
         values = policy_evaluation(rewards, transitions, policy, 0.9)
         torch.testing.assert_close((policy * q).sum(1), values, atol=1e-4, rtol=0)
+
+
+def test_duelling_heads_add_up_to_the_value() -> None:
+    values, advantages = torch.tensor([[2.0]]), torch.tensor([[1.0, 4.0, 1.0]])
+    q = dueling(values, advantages)
+    torch.testing.assert_close(q, torch.tensor([[1.0, 4.0, 1.0]]))
+    torch.testing.assert_close(q.mean(1, keepdim=True), values)
+    torch.testing.assert_close(dueling(values, advantages + 9.0), q)
+    with pytest.raises(ValueError, match="values"):
+        dueling(torch.zeros(1, 3), advantages)

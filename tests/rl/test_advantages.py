@@ -109,6 +109,24 @@ def test_reward_to_go_stops_at_a_time_limit() -> None:
     assert_close(advantages, masked_whiten(f64([3, 2, 100]), rollout.mask))
 
 
+def test_a_step_gets_what_came_after_it() -> None:
+    rollout = rollout_of([3])
+    rollout = replace(rollout, rewards=torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64))
+    advantages, returns = estimate_advantages("reward_to_go", rollout, gamma=0.5)
+    assert_close(advantages, torch.tensor([[3.0, 4.0, 4.0]], dtype=torch.float64))
+    assert returns is None
+
+
+def test_an_actor_critic_credits_like_ppo() -> None:
+    rollout = rollout_of([4, 2], seed=3)
+    for ours, theirs in zip(
+        estimate_advantages("a2c", rollout, gamma=0.9, gae_lambda=0.7),
+        estimate_advantages("ppo", rollout, gamma=0.9, gae_lambda=0.7),
+        strict=True,
+    ):
+        assert_close(ours, theirs)
+
+
 def test_ppo_returns_are_unnormalised_whatever_happens_to_the_advantages() -> None:
     rollout = rollout_of([3, 1, 2])
     plain, returns = estimate_advantages("ppo", rollout, gamma=0.9)

@@ -80,6 +80,7 @@ def test_q_loss_is_huber_on_the_action_taken() -> None:
     assert q.grad.tolist() == [[-0.5, 0.0], [0.0, 1.0]]
     assert targets.grad is None
     assert_close(q_learning_loss(q, torch.tensor([0, 1]), targets, huber_delta=2.0), f64(0.125, 4.0))
+    assert_close(q_learning_loss(q, torch.tensor([0, 1]), targets, huber_delta=None), f64(0.125, 4.5))
 
 
 def test_entropy_is_ln_n_at_most_and_survives_forbidden_actions() -> None:

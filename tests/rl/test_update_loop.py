@@ -87,6 +87,16 @@ def test_warm_up_moves_the_critic_only() -> None:
     assert {name.split("/")[0] for name in stats} == {"value", "update"}
 
 
+def test_without_statistics_it_learns_the_same_and_says_less() -> None:
+    told, silent = TabularPolicy.random(), TabularPolicy.random()
+    rollout = rollout_of([3, 1, 2])
+    everything = train(told, rollout, epochs=2)
+    counts = train(silent, rollout, epochs=2, statistics=False)
+    for one, other in zip(told.parameters(), silent.parameters(), strict=True):
+        assert_close(one, other, rtol=0, atol=0)
+    assert set(counts) == {"update/minibatches", "update/stopped_early"} < set(everything)
+
+
 def test_target_kl_stops_before_the_step_that_would_go_further() -> None:
     rollout = TabularPolicy.random().acted(rollout_of([3, 2, 4]))
     one, _ = step_of(rollout)
