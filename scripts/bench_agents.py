@@ -1,0 +1,208 @@
+"""Classic agents: the table of docs/benchmarks.md, and speed beside Stable-Baselines3.
+
+    python scripts/bench_agents.py table --seeds 5 --out runs/agents
+    python scripts/bench_agents.py speed --rounds 3 --json FILE      (needs pip install -e '.[sb3]')
+
+`table` trains every pair below with its config in configs/agents/ and prints mean returns over 100 evaluation episodes;
+finished seeds are skipped, so a second call only prints. `speed` trains PPO, A2C and DQN on CartPole-v1 in turns with
+Stable-Baselines3: same hyper-parameters, one thread, a process for each run.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# (task, algorithm, what the mean return should reach)
+PAIRS = (
+    ("CartPole-v1", "ppo", 495.0),
+    ("CartPole-v1", "dqn", 490.0),
+    ("CartPole-v1", "a2c", 490.0),
+    ("CartPole-v1", "reinforce", 450.0),
+    ("Acrobot-v1", "ppo", -85.0),
+    ("Acrobot-v1", "dqn", -85.0),
+    ("MountainCar-v0", "dqn", -110.0),
+    ("LunarLander-v3", "ppo", 200.0),
+    ("LunarLander-v3", "dqn", 150.0),
+    ("Pendulum-v1", "ppo", -200.0),
+    ("FrozenLake-v1", "q_learning", 0.73),
+    ("FrozenLake8x8-v1", "q_learning", 0.80),
+    ("Taxi-v3", "q_learning", 7.8),
+    ("CliffWalking-v1", "q_learning", -13.0),
+)
+SPEED = {"ppo": 100_000, "a2c": 100_000, "dqn": 50_000}  # environment steps
+SIDES = ("ours", "sb3")
+EPISODES = 30  # of the evaluation beside the speed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    table = commands.add_parser("table", help="mean returns of every pair")
+    table.add_argument("--seeds", type=int, default=5)
+    table.add_argument("--out", type=Path, default=Path("runs/agents"))
+    table.add_argument("--only", nargs="*", default=[], help="tasks or algorithms; default all")
+    speed = commands.add_parser("speed", help="steps a second beside Stable-Baselines3")
+    speed.add_argument("--rounds", type=int, default=3)
+    speed.add_argument("--algorithms", nargs="+", choices=SPEED, default=list(SPEED))
+    speed.add_argument("--steps", type=int, help="for all algorithms, instead of their own")
+    speed.add_argument("--json", type=Path, help="write every figure here")
+    one = commands.add_parser("one")  # one side of one comparison, in a process of its own
+    one.add_argument("side", choices=SIDES)
+    one.add_argument("algorithm", choices=SPEED)
+    one.add_argument("steps", type=int)
+    one.add_argument("seed", type=int)
+    arguments = parser.parse_args()
+    if arguments.command == "table":
+        print_table(arguments.seeds, arguments.out, arguments.only)
+    elif arguments.command == "speed":
+        compare_speed(arguments.rounds, arguments.algorithms, arguments.steps, arguments.json)
+    else:
+        side = ours if arguments.side == "ours" else sb3
+        print(json.dumps(side(arguments.algorithm, arguments.steps, arguments.seed)))
+
+
+def print_table(seeds: int, out: Path, only: list[str]) -> None:
+    """Train what is missing; a Markdown table."""
+    from pipeline.agents.runs import run
+    from pipeline.config import load_agent
+
+    print("| task | algorithm | steps | mean return | aim | worst seed | steps/s | minutes a seed |")
+    print("|---|---|---|---|---|---|---|---|")
+    for task, algorithm, aim in PAIRS:
+        if only and not {task, algorithm, f"{algorithm}-{task}"} & set(only):
+            continue
+        config = load_agent(algorithm, task, [f"seeds={seeds}", f"run_dir={out / f'{algorithm}-{task}'}"])
+        figures = run(config)
+        returns = figures["returns"]
+        print(
+            f"| {task} | {algorithm} | {config.steps:,} | {statistics.fmean(returns):.4g} ± "
+            f"{statistics.stdev(returns) if seeds > 1 else 0:.2g} | ≥ {aim:g} | {min(returns):.4g} "
+            f"| {figures['steps_per_second']:,.0f} | {figures['seconds'] / seeds / 60:.1f} |",
+            flush=True,
+        )
+
+
+def compare_speed(rounds: int, algorithms: list[str], steps: int | None, file: Path | None) -> None:
+    """Interleaved runs; medians and their ratio."""
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    table = Table("algorithm", "ours, steps/s", "SB3, steps/s", "ratio", "return, ours", "return, SB3")
+    for algorithm in algorithms:
+        sides: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        for number in range(rounds):
+            for side in SIDES if number % 2 == 0 else reversed(SIDES):
+                command = [
+                    sys.executable,
+                    __file__,
+                    "one",
+                    side,
+                    algorithm,
+                    str(steps or SPEED[algorithm]),
+                    str(number),
+                ]
+                done = subprocess.run(
+                    command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+                )
+                sides[side].append(json.loads(done.stdout.splitlines()[-1]))
+        results[algorithm] = sides
+        medians = {side: statistics.median(one["steps_per_second"] for one in runs) for side, runs in sides.items()}
+        returns = {side: statistics.fmean(one["mean_return"] for one in runs) for side, runs in sides.items()}
+        table.add_row(
+            algorithm,
+            *(f"{medians[side]:,.0f}" for side in SIDES),
+            f"{medians['ours'] / medians['sb3']:.2f}",
+            *(f"{returns[side]:.0f}" for side in SIDES),
+        )
+    Console().print(table)
+    if file is not None:
+        file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def ours(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
+    """This project, by its config for CartPole."""
+    from pipeline.agents.training import train
+    from pipeline.config import load_agent
+    from pipeline.rundir import StageDir
+
+    overrides = [f"steps={steps}", f"seed={seed}", f"evaluation_episodes={EPISODES}"]
+    config = load_agent(algorithm, "CartPole-v1", overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(config, StageDir(Path(folder) / "run", "agent", ""), lambda steps, figures: None)
+    return {name: result.metrics[name] for name in ("steps_per_second", "mean_return")}
+
+
+def sb3(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
+    """Stable-Baselines3 with the settings of our config."""
+    import time
+
+    import torch
+    from stable_baselines3 import A2C, DQN, PPO
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    from pipeline.config import load_agent
+
+    torch.set_num_threads(1)
+    ours: Any = load_agent(algorithm, "CartPole-v1", [])
+    envs = make_vec_env("CartPole-v1", ours.copies, seed=seed)
+
+    def rate(value: float, schedule: str) -> Any:
+        return (lambda left: left * value) if schedule == "linear" else value
+
+    shared = {"device": "cpu", "seed": seed, "gamma": ours.gamma, "policy_kwargs": {"net_arch": list(ours.hidden)}}
+    if algorithm == "dqn":
+        model: Any = DQN(
+            "MlpPolicy",
+            envs,
+            learning_rate=ours.learning_rate,
+            buffer_size=ours.buffer,
+            batch_size=ours.batch_size,
+            learning_starts=ours.learning_starts,
+            train_freq=ours.train_every,
+            gradient_steps=ours.gradient_steps,
+            target_update_interval=ours.target_every,
+            exploration_fraction=ours.epsilon_share,
+            exploration_final_eps=ours.epsilon_end,
+            **shared,
+        )
+    elif algorithm == "a2c":
+        model = A2C(
+            "MlpPolicy",
+            envs,
+            learning_rate=rate(ours.learning_rate, ours.schedule),
+            n_steps=ours.horizon,
+            gae_lambda=ours.gae_lambda,
+            ent_coef=ours.entropy_coef,
+            **shared,
+        )
+    else:
+        model = PPO(
+            "MlpPolicy",
+            envs,
+            learning_rate=rate(ours.learning_rate, ours.schedule),
+            clip_range=rate(ours.clip, ours.clip_schedule),
+            n_steps=ours.horizon,
+            batch_size=ours.minibatch_size,
+            n_epochs=ours.epochs,
+            gae_lambda=ours.gae_lambda,
+            ent_coef=ours.entropy_coef,
+            **shared,
+        )
+    started = time.perf_counter()
+    model.learn(steps)
+    seconds = time.perf_counter() - started
+    held = make_vec_env("CartPole-v1", 10, seed=seed + 100_003)
+    mean, _ = evaluate_policy(model, held, n_eval_episodes=EPISODES, deterministic=True)
+    return {"steps_per_second": model.num_timesteps / seconds, "mean_return": float(mean)}
+
+
+if __name__ == "__main__":
+    main()
