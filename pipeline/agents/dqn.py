@@ -14,9 +14,12 @@ from pipeline.agents.errors import AgentError
 from pipeline.agents.networks import Encoder, QNetwork
 from pipeline.agents.replay import ReplayBuffer
 from pipeline.config import DqnConfig
-from pipeline.rl.action_values import epsilon_greedy, successor_values
+from pipeline.rl.action_values import explore, successor_values
+from pipeline.rl.gradients import clip_gradients
 from pipeline.rl.losses import q_learning_loss
 from pipeline.rl.returns import td_target
+
+AT_ONCE = 512  # rows of a forward pass without gradient: what a core's cache holds
 
 
 class DqnAgent:
@@ -58,7 +61,7 @@ class DqnAgent:
         q = self.online(self.encode(torch.as_tensor(observations)))
         if greedy:
             return np.asarray(q.argmax(dim=1))
-        return np.asarray(torch.multinomial(epsilon_greedy(q, self.epsilon), 1, generator=self._random)[:, 0])
+        return np.asarray(explore(q, self.epsilon, self._random))
 
     def learn(self, step: Step, observations: Array) -> dict[str, float] | None:
         """Remember one step of every copy; learn and copy to the target network when due."""
@@ -70,31 +73,42 @@ class DqnAgent:
         figures = None
         if self._steps - self._learned >= cfg.train_every:
             self._learned = self._steps
-            losses = [self._descend(self.memory.sample(cfg.batch_size)) for _ in range(cfg.gradient_steps)]
-            figures = {"loss": float(torch.stack(losses).mean()), "epsilon": self.epsilon}
+            figures = {"loss": self._bout(), "epsilon": self.epsilon}
         if cfg.target_network and self._steps - self._copied >= cfg.target_every:
             self._copied = self._steps
             self.target.load_state_dict(self.online.state_dict())
         return figures
 
-    def _descend(self, batch: Experience) -> Tensor:
-        """One optimiser step; returns the loss."""
+    def _bout(self) -> float:
+        """`gradient_steps` optimiser steps; returns their mean loss."""
         cfg = self.config
-        targets = self.targets(batch)
+        batch = self.memory.sample(cfg.gradient_steps * cfg.batch_size)
+        parts = range(0, len(batch.rewards), cfg.batch_size)
+        # The target network stands still during a bout, so it can be asked once; the online network can't.
+        ahead = self.targets(batch) if cfg.target_network and not cfg.double else None
+        total = 0.0
+        for start in parts:
+            part = Experience(*(values[start : start + cfg.batch_size] for values in batch))
+            targets = self.targets(part) if ahead is None else ahead[start : start + cfg.batch_size]
+            total += self._descend(part, targets)
+        return total / len(parts)
+
+    def _descend(self, batch: Experience, targets: Tensor) -> float:
+        """One optimiser step; returns the loss."""
         q = self.online(self.encode(batch.states))
-        delta = 1.0 if cfg.loss == "huber" else None
+        delta = 1.0 if self.config.loss == "huber" else None
         loss = q_learning_loss(q, batch.actions, targets, huber_delta=delta).mean()
         self._optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, cfg.max_grad_norm)
+        clip_gradients(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
-        return loss.detach()
+        return loss.item()
 
     @torch.no_grad()
     def targets(self, batch: Experience) -> Tensor:
         """y = r + γ V(s'), V = 0 where terminated; V from the target network, its action perhaps the online one's."""
         successors = self.encode(batch.successors)
-        q = self.target(successors)
+        q = torch.cat([self.target(part) for part in successors.split(AT_ONCE)])
         if self.config.double:
             after = successor_values(q, "taken", actions=self.online(successors).argmax(dim=1))
         else:

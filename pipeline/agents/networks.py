@@ -1,7 +1,6 @@
 """Small networks for small tasks: what an agent sees becomes a vector, a vector becomes choices or values."""
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,11 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from pipeline.agents.errors import AgentError
+from pipeline.agents.mlp import MLP
 from pipeline.rl.action_values import dueling
 from pipeline.rl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from pipeline.rl.moments import RunningMoments
 from pipeline.rl.objective import Evaluation
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
-
-
-def mlp(sizes: Sequence[int], activation: str, *, last_gain: float) -> nn.Sequential:
-    """Linear layers with an activation between them; orthogonal weights (Saxe et al. 2014), zero biases.
-
-    Args:
-        sizes: inputs, hidden widths, outputs.
-        activation: "tanh" or "relu".
-        last_gain: scale of the last layer; .01 makes a fresh policy nearly even.
-    """
-    layers: list[nn.Module] = []
-    for index, (before, after) in enumerate(pairwise(sizes)):
-        last = index == len(sizes) - 2
-        linear = nn.Linear(before, after)
-        nn.init.orthogonal_(linear.weight, gain=last_gain if last else 2**0.5)
-        nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
 
 
 class Encoder:
@@ -85,10 +65,10 @@ class QNetwork(nn.Module):
         super().__init__()
         self.trunk: nn.Module = nn.Identity()
         if dueling:
-            self.trunk = nn.Sequential(mlp([width, *hidden[:1]], "relu", last_gain=2**0.5), nn.ReLU())
+            self.trunk = nn.Sequential(MLP([width, *hidden[:1]], "relu", last_gain=2**0.5), nn.ReLU())
             width, hidden = hidden[0], hidden[1:]
-        self.advantages = mlp([width, *hidden, actions], "relu", last_gain=1.0)
-        self.values = mlp([width, *hidden, 1], "relu", last_gain=1.0) if dueling else None
+        self.advantages = MLP([width, *hidden, actions], "relu", last_gain=1.0)
+        self.values = MLP([width, *hidden, 1], "relu", last_gain=1.0) if dueling else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., A]."""
@@ -148,8 +128,8 @@ class ActorCritic(nn.Module):
             self._shape = action_space.shape
         else:
             raise AgentError(f"action space {action_space}: only Discrete and Box are known")
-        self.policy = mlp([self.encode.width, *hidden, outputs], activation, last_gain=0.01)
-        self.critic = mlp([self.encode.width, *hidden, 1], activation, last_gain=1.0) if critic else None
+        self.policy = MLP([self.encode.width, *hidden, outputs], activation, last_gain=0.01)
+        self.critic = MLP([self.encode.width, *hidden, 1], activation, last_gain=1.0) if critic else None
 
     def distribution(self, x: Tensor) -> Distribution:
         """π(·|s) for encoded states [..., width]."""

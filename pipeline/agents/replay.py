@@ -1,5 +1,8 @@
 """Replay memory (Lin 1992; Mnih et al. 2015): steps kept in a ring, drawn evenly, so that a network sees them mixed."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from gymnasium import spaces
 
@@ -21,15 +24,15 @@ class ReplayBuffer:
     def __init__(self, capacity: int, observation_space: spaces.Space[object], generator: torch.Generator) -> None:
         if capacity < 1:
             raise ValueError(f"capacity: got {capacity}; use at least 1")
-        shape = tuple(observation_space.shape or ())
-        dtype = torch.as_tensor(observation_space.sample()).dtype
-        dtype = torch.float32 if dtype == torch.float64 else dtype
-        self._kept = Experience(
-            states=torch.zeros(capacity, *shape, dtype=dtype),
-            actions=torch.zeros(capacity, dtype=torch.int64),
-            rewards=torch.zeros(capacity),
-            successors=torch.zeros(capacity, *shape, dtype=dtype),
-            terminated=torch.zeros(capacity, dtype=torch.bool),
+        sample = np.asarray(observation_space.sample())
+        kind = np.float32 if sample.dtype == np.float64 else sample.dtype
+        self._kept = Step(
+            observations=np.zeros((capacity, *sample.shape), kind),
+            actions=np.zeros(capacity, np.int64),
+            rewards=np.zeros(capacity, np.float32),
+            successors=np.zeros((capacity, *sample.shape), kind),
+            terminated=np.zeros(capacity, np.bool_),
+            truncated=np.zeros(capacity, np.bool_),
         )
         self._capacity, self._generator = capacity, generator
         self._next = self._filled = 0
@@ -42,9 +45,11 @@ class ReplayBuffer:
         count = len(step.rewards)
         if count > self._capacity:
             raise ValueError(f"capacity: got {self._capacity} for steps of {count} copies; keep at least one of each")
-        places = torch.arange(self._next, self._next + count) % self._capacity
-        for kept, fresh in zip(self._kept, Experience.of(step), strict=True):
-            kept[places] = fresh.to(kept.dtype)
+        places: Any = slice(self._next, self._next + count)
+        if self._next + count > self._capacity:  # around the ring's end
+            places = np.arange(self._next, self._next + count) % self._capacity
+        for name, kept in vars(self._kept).items():
+            kept[places] = getattr(step, name)
         self._next = (self._next + count) % self._capacity
         self._filled = min(self._capacity, self._filled + count)
 
@@ -56,5 +61,5 @@ class ReplayBuffer:
         """
         if not self._filled:
             raise ValueError("sample: the memory is empty; add steps first")
-        rows = torch.randint(self._filled, (count,), generator=self._generator)
-        return Experience(*(kept[rows] for kept in self._kept))
+        rows = torch.randint(self._filled, (count,), generator=self._generator).numpy()
+        return Experience.of(Step(**{name: kept[rows] for name, kept in vars(self._kept).items()}))

@@ -98,6 +98,19 @@ def epsilon_greedy(q: Tensor, epsilon: float) -> Tensor:
     return (1.0 - epsilon) * best / best.sum(dim=1, keepdim=True) + epsilon / q.shape[1]
 
 
+def explore(q: Tensor, epsilon: float, generator: torch.Generator | None = None) -> Tensor:
+    """Actions [N] drawn from `epsilon_greedy`, in four operations; of actions that tie for best, the first.
+
+    Args:
+        q: [N,A].
+        epsilon: ε in [0, 1].
+        generator: source of the draws.
+    """
+    best = q.argmax(dim=1)
+    anyhow = torch.randint(q.shape[1], best.shape, generator=generator)
+    return torch.where(torch.rand(best.shape, generator=generator) < epsilon, anyhow, best)
+
+
 def dueling(values: Tensor, advantages: Tensor) -> Tensor:
     """Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, Eq. 9).
 

@@ -44,9 +44,9 @@ class Categorical:
     logits: Tensor  # [..., A]
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """[...] drawn by Gumbel's trick: argmax(logits − log(−log U))."""
-        uniform = torch.rand(self.logits.shape, generator=generator, device=self.logits.device)
-        return (self.logits.detach() - torch.log(-torch.log(uniform.clamp(min=1e-30)))).argmax(dim=-1)
+        """[...] by racing exponential clocks: argmax_a π(a) / E_a with E_a ~ Exp(1) draws a with probability π(a)."""
+        clocks = torch.empty_like(self.logits, requires_grad=False).exponential_(generator=generator)
+        return (torch.softmax(self.logits.detach(), dim=-1) / clocks).argmax(dim=-1)
 
     def mode(self) -> Tensor:
         """[...]."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from pipeline.rl.gradients import clip_gradients
 from pipeline.rl.kl import kl_k3
 from pipeline.rl.objective import Evaluation, Minibatch, Objective, Policy, per_step_losses
 from pipeline.rl.rollout import Rollout
@@ -78,7 +79,7 @@ def update(
         optimizer.zero_grad(set_to_none=True)
         measure = statistics or target_kl is not None
         stats = _accumulate(policy, whole, rows, micro, objective, train_policy, measure, backward)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+        norm = clip_gradients(parameters, max_grad_norm)
         _require_finite(stats.pop("loss"), norm, epoch, number, optimizer)
         if train_policy:
             stats["policy/grad_norm"] = norm
@@ -147,13 +148,13 @@ def _accumulate(
     backward: Callable[[Tensor], None],
 ) -> dict[str, float]:
     """Gradients of one minibatch, summed over its microbatches; returns total "loss" and, to measure, statistics."""
-    mask = whole.mask[rows.to(whole.mask.device)]
-    divisor = denominator(mask, objective.aggregate, objective.max_length)
-    steps = mask.sum()
+    batch = whole.rows(rows)
+    divisor = denominator(batch.mask, objective.aggregate, objective.max_length)
+    steps = batch.mask.sum()
     totals: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
     for start in range(0, len(rows), micro):
-        chunk = whole.rows(rows[start : start + micro])
+        chunk = batch if micro >= len(rows) else whole.rows(rows[start : start + micro])
         if chunk.mask.shape[1] == 0:
             continue
         evaluation = policy.evaluate(chunk.context, chunk.actions)

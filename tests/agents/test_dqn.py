@@ -7,6 +7,8 @@ from gymnasium import spaces
 
 from pipeline.agents.dqn import DqnAgent
 from pipeline.agents.environments import Environments, Experience, Step
+from pipeline.agents.mlp import layers
+from pipeline.agents.networks import QNetwork
 from pipeline.config import DqnConfig, load_agent
 
 BOX = spaces.Box(-1.0, 1.0, (1,))
@@ -14,13 +16,17 @@ BOX = spaces.Box(-1.0, 1.0, (1,))
 
 def agent_with(**options: object) -> DqnAgent:
     agent = DqnAgent(BOX, spaces.Discrete(2), DqnConfig(environment="x", gamma=0.5, hidden=[4], **options))
-    for network, biases in ((agent.online, [1.0, 3.0]), (agent.target, [20.0, 10.0])):
-        if network is agent.online and agent.target is agent.online and biases[0] == 20.0:
-            continue
-        last = network.advantages[-1]
-        torch.nn.init.zeros_(last.weight)
-        last.bias.data = torch.tensor(biases)
+    set_q(agent.target, [20.0, 10.0])
+    if agent.target is not agent.online:
+        set_q(agent.online, [1.0, 3.0])
     return agent
+
+
+def set_q(network: QNetwork, values: list[float]) -> None:
+    """Make every state's action values these."""
+    weight, bias = layers(network.advantages.vector.data, network.advantages.sizes)[-1]
+    weight.zero_()
+    bias.copy_(torch.tensor(values))
 
 
 def batch(terminated: bool) -> Experience:
@@ -30,13 +36,11 @@ def batch(terminated: bool) -> Experience:
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({}, 2 + 0.5 * 20), ({"double": True}, 2 + 0.5 * 10), ({"target_network": False}, 2 + 0.5 * 10)],
+    [({}, 2 + 0.5 * 20), ({"double": True}, 2 + 0.5 * 10), ({"target_network": False}, 2 + 0.5 * 20)],
 )
 def test_targets_by_hand(options: dict[str, bool], expected: float) -> None:
     """max of the target network; its value of the online network's best action; its own maximum."""
     agent = agent_with(**options)
-    if "target_network" in options:
-        agent.online.advantages[-1].bias.data = torch.tensor([1.0, 10.0])
     assert agent.targets(batch(False)).tolist() == [expected]
     assert agent.targets(batch(True)).tolist() == [2.0]
 
@@ -61,7 +65,7 @@ def test_the_target_network_follows_when_due() -> None:
     step = Step(state, np.array([0]), np.ones(1), state, np.array([False]), np.array([False]))
     for count in range(1, 5):
         agent.learn(step, state)
-        same = agent.online.advantages[-1].bias.equal(agent.target.advantages[-1].bias)
+        same = agent.online.advantages.vector.equal(agent.target.advantages.vector)
         assert same == (count == 4)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.agents.maze import Maze
 from pipeline.agents.model import model_of
-from pipeline.rl.action_values import dueling, epsilon_greedy, successor_values, td_step
+from pipeline.rl.action_values import dueling, epsilon_greedy, explore, successor_values, td_step
 from pipeline.rl.planning import policy_evaluation, value_iteration
 from pipeline.rl.returns import td_target
 
@@ -36,6 +36,14 @@ def test_ties_share_and_exploration_is_even() -> None:
     torch.testing.assert_close(probabilities, torch.tensor([[0.45, 0.45, 0.05, 0.05]]))
     with pytest.raises(ValueError, match="epsilon"):
         epsilon_greedy(torch.zeros(1, 2), 1.1)
+
+
+def test_exploring_draws_from_the_probabilities() -> None:
+    q = torch.tensor([[0.0, 2.0, 1.0]]).expand(30_000, 3)
+    drawn = explore(q, 0.3, torch.Generator().manual_seed(0))
+    shares = torch.bincount(drawn, minlength=3) / len(drawn)
+    torch.testing.assert_close(shares, epsilon_greedy(q[:1], 0.3)[0], atol=0.01, rtol=0)
+    assert (explore(q, 0.0) == 1).all()
 
 
 def test_what_a_kind_needs_is_named() -> None:

@@ -22,7 +22,7 @@ def test_softmax_agrees_with_torch() -> None:
     assert ours.mode().tolist() == [0, 2]
 
 
-def test_gumbel_draws_at_the_right_rates() -> None:
+def test_choices_are_drawn_at_the_right_rates() -> None:
     logits = torch.tensor([0.0, math.log(2.0), math.log(5.0)]).expand(40_000, 3)
     drawn = Categorical(logits).sample(torch.Generator().manual_seed(0))
     shares = torch.bincount(drawn, minlength=3) / len(drawn)

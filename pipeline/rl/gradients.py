@@ -1,0 +1,26 @@
+"""Gradients before the step: their joint norm, and its limit."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """g ← g · max_norm / ‖g‖ if ‖g‖ > max_norm, over all gradients together (Pascanu et al. 2013), in place.
+
+    As `torch.nn.utils.clip_grad_norm_`, but short gradients aren't rewritten.
+
+    Args:
+        parameters: those without a gradient are left out.
+        max_norm: > 0; math.inf for no limit.
+
+    Returns:
+        ‖g‖₂ before; NaN or infinite if a gradient is, which is then left alone.
+    """
+    with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in with_gradient if parameter.grad is not None])
+    size = float(norm)
+    if max_norm < size < float("inf"):
+        torch.nn.utils.clip_grads_with_norm_(with_gradient, max_norm, norm)
+    return size
