@@ -1,16 +1,18 @@
 """Classic agents: the table of docs/benchmarks.md, and speed beside Stable-Baselines3.
 
     python scripts/bench_agents.py table --seeds 5 --out runs/agents
+    python scripts/bench_agents.py figures --seeds 5 --out runs/agents --into docs/agents
     python scripts/bench_agents.py speed --rounds 3 --json FILE      (needs pip install -e '.[sb3]')
 
 `table` trains every pair below with its config in configs/agents/ and prints mean returns over 100 evaluation episodes;
-finished seeds are skipped, so a second call only prints. `speed` trains PPO, A2C and DQN on CartPole-v1 in turns with
+`figures` draws the pictures of docs/agents.md. Both skip finished seeds, so a second call only prints. `speed` trains PPO, A2C and DQN on CartPole-v1 in turns with
 Stable-Baselines3: same hyper-parameters, one thread, a process for each run.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -50,6 +52,10 @@ def main() -> None:
     table.add_argument("--seeds", type=int, default=5)
     table.add_argument("--out", type=Path, default=Path("runs/agents"))
     table.add_argument("--only", nargs="*", default=[], help="tasks or algorithms; default all")
+    figures = commands.add_parser("figures", help="the pictures of docs/agents.md")
+    figures.add_argument("--seeds", type=int, default=5)
+    figures.add_argument("--out", type=Path, default=Path("runs/agents"))
+    figures.add_argument("--into", type=Path, default=Path("docs/agents"))
     speed = commands.add_parser("speed", help="steps a second beside Stable-Baselines3")
     speed.add_argument("--rounds", type=int, default=3)
     speed.add_argument("--algorithms", nargs="+", choices=SPEED, default=list(SPEED))
@@ -63,6 +69,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "table":
         print_table(arguments.seeds, arguments.out, arguments.only)
+    elif arguments.command == "figures":
+        draw_figures(arguments.seeds, arguments.out, arguments.into)
     elif arguments.command == "speed":
         compare_speed(arguments.rounds, arguments.algorithms, arguments.steps, arguments.json)
     else:
@@ -89,6 +97,26 @@ def print_table(seeds: int, out: Path, only: list[str]) -> None:
             f"| {figures['steps_per_second']:,.0f} | {figures['seconds'] / seeds / 60:.1f} |",
             flush=True,
         )
+
+
+def draw_figures(seeds: int, out: Path, into: Path) -> None:
+    """cartpole.png, dqn.png and maze.png."""
+    from pipeline.agents.runs import compare, run
+    from pipeline.config import AgentConfig, load_agent
+
+    def config(algorithm: str, place: str, *overrides: str) -> AgentConfig:
+        return load_agent(algorithm, "CartPole-v1", [f"seeds={seeds}", f"run_dir={out / place}", *overrides])
+
+    algorithms = [algorithm for task, algorithm, _ in PAIRS if task == "CartPole-v1"]
+    compare({name: config(name, f"{name}-CartPole-v1") for name in algorithms}, into / "cartpole.png")
+    variants = {
+        "DQN": config("dqn", "dqn-CartPole-v1"),
+        "without replay": config("dqn", "dqn-no-replay", "replay=false"),
+        "without target network": config("dqn", "dqn-no-target", "target_network=false"),
+    }
+    compare(variants, into / "dqn.png")
+    run(load_agent("q_learning", "Maze-v0", [f"run_dir={out / 'maze'}"]))
+    shutil.copy(out / "maze" / "maze.png", into / "maze.png")
 
 
 def compare_speed(rounds: int, algorithms: list[str], steps: int | None, file: Path | None) -> None:
