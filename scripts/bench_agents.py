@@ -5,8 +5,9 @@
     python scripts/bench_agents.py speed --rounds 3 --json FILE      (needs pip install -e '.[sb3]')
 
 `table` trains every pair below with its config in configs/agents/ and prints mean returns over 100 evaluation episodes;
-`figures` draws the pictures of docs/agents.md. Both skip finished seeds, so a second call only prints. `speed` trains PPO, A2C and DQN on CartPole-v1 in turns with
-Stable-Baselines3: same hyper-parameters, one thread, a process for each run.
+`figures` draws the pictures of docs/agents.md. Both skip finished seeds, so a second call only prints. `speed` trains
+PPO, A2C and DQN on CartPole-v1 in turns with Stable-Baselines3: same hyper-parameters, one thread, a process for each
+run.
 """
 
 import argparse
