@@ -191,7 +191,7 @@ def sb3(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
         model: Any = DQN(
             "MlpPolicy",
             envs,
-            learning_rate=ours.learning_rate,
+            learning_rate=rate(ours.learning_rate, ours.schedule),
             buffer_size=ours.buffer,
             batch_size=ours.batch_size,
             learning_starts=ours.learning_starts,

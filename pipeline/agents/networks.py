@@ -67,8 +67,8 @@ class QNetwork(nn.Module):
         if dueling:
             self.trunk = nn.Sequential(MLP([width, *hidden[:1]], "relu", last_gain=2**0.5), nn.ReLU())
             width, hidden = hidden[0], hidden[1:]
-        self.advantages = MLP([width, *hidden, actions], "relu", last_gain=1.0)
-        self.values = MLP([width, *hidden, 1], "relu", last_gain=1.0) if dueling else None
+        self.advantages = MLP([width, *hidden, actions], "relu", last_gain=0.01)  # Q starts near 0
+        self.values = MLP([width, *hidden, 1], "relu", last_gain=0.01) if dueling else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., A]."""

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -183,7 +184,13 @@ def _train_apart(folder: RunDir, configs: Sequence[AgentConfig], advance: Callab
             advance(total - before)
             before = total
             for future in finished:
-                future.result()  # raises what the seed raised
+                try:
+                    future.result()  # raises what the seed raised
+                except BrokenProcessPool:
+                    raise RunError(
+                        f"a training process died (out of memory?); finished seeds are kept in {folder.path}, "
+                        "the same command goes on; workers=1 trains one at a time"
+                    ) from None
 
 
 def _share(done: Any) -> None:

@@ -73,6 +73,7 @@ class DqnConfig(Exploring):
 
     algorithm: Literal["dqn"] = "dqn"
     learning_rate: Rate = 1e-3
+    schedule: Literal["constant", "linear"] = Field("constant", description="linear: the rate falls to 0")
     hidden: list[Positive] = Field([64, 64], min_length=1)
     replay: bool = Field(True, description="false: learn from the latest steps only (ablation)")
     buffer: Positive = Field(50_000, description="steps kept")

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from pipeline.agents.environments import Environments
 from pipeline.agents.policy_gradient import PolicyGradientAgent
 from pipeline.agents.rewards import RewardScale
-from pipeline.agents.training import build
+from pipeline.agents.training import build, evaluate
 from pipeline.config import load_agent
 
 
@@ -145,3 +145,10 @@ def test_rewards_are_scaled_by_the_spread_of_returns_and_keep_their_sign() -> No
     assert (np.sign(np.array(scaled)) == np.sign(np.array(raw))).all()
     late = np.array(scaled)[200:]
     assert 0.02 < np.abs(late).mean() < np.abs(np.array(raw)[200:]).mean() / 2
+
+
+def test_ppo_keeps_the_pole_up_much_longer_than_chance() -> None:
+    """A random agent holds it for about 22 steps."""
+    agent = learn("ppo", "CartPole-v1", 12_000)
+    config = load_agent("ppo", "CartPole-v1", ["evaluation_episodes=10"])
+    assert np.mean(evaluate(agent, config)) > 150
