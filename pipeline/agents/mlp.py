@@ -24,10 +24,11 @@ class MLP(nn.Module):
     Args:
         sizes: inputs, hidden widths, outputs.
         activation: φ, "tanh" or "relu".
+        gain: scale of the hidden layers' weights.
         last_gain: scale of the last layer's weights; .01 makes a fresh policy nearly even.
     """
 
-    def __init__(self, sizes: Sequence[int], activation: str, *, last_gain: float) -> None:
+    def __init__(self, sizes: Sequence[int], activation: str, *, last_gain: float, gain: float = 2**0.5) -> None:
         super().__init__()
         self.sizes, self.activation = tuple(sizes), activation
         count = sum(before * after + after for before, after in pairwise(sizes))
@@ -35,7 +36,7 @@ class MLP(nn.Module):
         self._layers = layers(self.vector.detach(), self.sizes)  # views: they follow every step of the optimiser
         for weight, _ in self._layers:
             # As for a Linear layer, whose weight is the transpose of ours.
-            nn.init.orthogonal_(weight.T, gain=last_gain if weight is self._layers[-1][0] else 2**0.5)
+            nn.init.orthogonal_(weight.T, gain=last_gain if weight is self._layers[-1][0] else gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] → [..., outputs]."""

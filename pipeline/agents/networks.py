@@ -16,6 +16,8 @@ from pipeline.rl.distributions import Categorical, DiagonalGaussian, Distributio
 from pipeline.rl.moments import RunningMoments
 from pipeline.rl.objective import Evaluation
 
+GAIN = 3**-0.5  # of a Q-network's weights: torch's own for Linear layers, whose small values suit bootstrapping
+
 
 class Encoder:
     """Observations → vectors [..., width] float32: one-hot for a Discrete space, flat and perhaps normalised for a Box.
@@ -65,10 +67,10 @@ class QNetwork(nn.Module):
         super().__init__()
         self.trunk: nn.Module = nn.Identity()
         if dueling:
-            self.trunk = nn.Sequential(MLP([width, *hidden[:1]], "relu", last_gain=2**0.5), nn.ReLU())
+            self.trunk = nn.Sequential(MLP([width, *hidden[:1]], "relu", last_gain=GAIN), nn.ReLU())
             width, hidden = hidden[0], hidden[1:]
-        self.advantages = MLP([width, *hidden, actions], "relu", last_gain=0.01)  # Q starts near 0
-        self.values = MLP([width, *hidden, 1], "relu", last_gain=0.01) if dueling else None
+        self.advantages = MLP([width, *hidden, actions], "relu", gain=GAIN, last_gain=GAIN)
+        self.values = MLP([width, *hidden, 1], "relu", gain=GAIN, last_gain=GAIN) if dueling else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., A]."""
