@@ -14,7 +14,7 @@ from pipeline.agents.errors import AgentError
 from pipeline.agents.networks import Encoder, QNetwork
 from pipeline.agents.replay import ReplayBuffer
 from pipeline.config import DqnConfig
-from pipeline.rl.action_values import explore, successor_values
+from pipeline.rl.action_values import explore, polyak_step, successor_values
 from pipeline.rl.gradients import clip_gradients
 from pipeline.rl.losses import q_learning_loss
 from pipeline.rl.returns import td_target
@@ -79,7 +79,7 @@ class DqnAgent:
             figures = {"loss": self._bout(), "epsilon": self.epsilon}
         if cfg.target_network and self._steps - self._copied >= cfg.target_every:
             self._copied = self._steps
-            self.target.load_state_dict(self.online.state_dict())
+            polyak_step(self.target.parameters(), self.online.parameters(), cfg.target_rate)
         return figures
 
     def _bout(self) -> float:

@@ -83,6 +83,9 @@ class DqnConfig(Exploring):
     gradient_steps: Positive = Field(1, description="optimiser steps a bout")
     target_network: bool = Field(True, description="false: bootstrap from the network being trained (ablation)")
     target_every: Positive = Field(500, description="environment steps between copies to the target network")
+    target_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the way that a copy goes; 1 = all, .005 with target_every=1 = a slow average"
+    )
     double: bool = Field(False, description="a' chosen online, valued by the target network (van Hasselt 2016)")
     dueling: bool = Field(False, description="value and advantage heads (Wang et al. 2016)")
     loss: Literal["huber", "mse"] = "huber"

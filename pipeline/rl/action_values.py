@@ -4,6 +4,7 @@ With `returns.td_target` these are Q-learning, SARSA, Expected SARSA, DQN and Do
 y = td_target(r, successor_values(…), d).
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -109,6 +110,19 @@ def explore(q: Tensor, epsilon: float, generator: torch.Generator | None = None)
     best = q.argmax(dim=1)
     anyhow = torch.randint(q.shape[1], best.shape, generator=generator)
     return torch.where(torch.rand(best.shape, generator=generator) < epsilon, anyhow, best)
+
+
+@torch.no_grad()
+def polyak_step(target: Iterable[Tensor], online: Iterable[Tensor], rate: float) -> None:
+    """θ⁻ ← θ⁻ + τ (θ − θ⁻), IN PLACE: the target network follows (Lillicrap et al. 2016); τ = 1 copies.
+
+    Args:
+        target: θ⁻, changed.
+        online: θ, in the same order.
+        rate: τ in (0, 1].
+    """
+    for slow, fast in zip(target, online, strict=True):
+        slow.lerp_(fast, rate)
 
 
 def dueling(values: Tensor, advantages: Tensor) -> Tensor:

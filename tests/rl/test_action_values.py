@@ -5,7 +5,7 @@ import torch
 
 from pipeline.agents.maze import Maze
 from pipeline.agents.model import model_of
-from pipeline.rl.action_values import dueling, epsilon_greedy, explore, successor_values, td_step
+from pipeline.rl.action_values import dueling, epsilon_greedy, explore, polyak_step, successor_values, td_step
 from pipeline.rl.planning import policy_evaluation, value_iteration
 from pipeline.rl.returns import td_target
 
@@ -80,6 +80,14 @@ def test_learning_from_every_move_reaches_the_exact_values(kind: str) -> None:
         policy = epsilon_greedy(q, 0.3)
         values = policy_evaluation(rewards, transitions, policy, 0.9)
         torch.testing.assert_close((policy * q).sum(1), values, atol=1e-4, rtol=0)
+
+
+def test_a_target_follows_at_its_rate() -> None:
+    target, online = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0])
+    polyak_step([target], [online], 0.25)
+    assert target.tolist() == [1.5, 2.0]
+    polyak_step([target], [online], 1.0)
+    assert target.tolist() == online.tolist() == [3.0, 2.0]
 
 
 def test_duelling_heads_add_up_to_the_value() -> None:
