@@ -19,24 +19,29 @@ _BACK: dict[str, Any] = {  # gradient before the activation, from the one behind
 
 
 class MLP(nn.Module):
-    """y = W_n φ(… φ(W_1 x + b_1) …) + b_n; orthogonal weights (Saxe et al. 2014), zero biases.
+    """y = W_n φ(… φ(W_1 x + b_1) …) + b_n.
 
     Args:
         sizes: inputs, hidden widths, outputs.
         activation: φ, "tanh" or "relu".
-        gain: scale of the hidden layers' weights.
-        last_gain: scale of the last layer's weights; .01 makes a fresh policy nearly even.
+        last_gain: orthogonal weights (Saxe et al. 2014) of gain √2, in the last layer of this one, and zero biases; .01
+            makes a fresh policy nearly even. None: weights and biases even within ±1/√inputs, as torch's Linear has
+            them. Rectified units need such biases, or all their kinks lie in the origin, where the inputs are.
     """
 
-    def __init__(self, sizes: Sequence[int], activation: str, *, last_gain: float, gain: float = 2**0.5) -> None:
+    def __init__(self, sizes: Sequence[int], activation: str, *, last_gain: float | None) -> None:
         super().__init__()
         self.sizes, self.activation = tuple(sizes), activation
         count = sum(before * after + after for before, after in pairwise(sizes))
         self.vector = nn.Parameter(torch.zeros(count))
         self._layers = layers(self.vector.detach(), self.sizes)  # views: they follow every step of the optimiser
-        for weight, _ in self._layers:
-            # As for a Linear layer, whose weight is the transpose of ours.
-            nn.init.orthogonal_(weight.T, gain=last_gain if weight is self._layers[-1][0] else gain)
+        for number, (weight, bias) in enumerate(self._layers, start=1):
+            if last_gain is None:
+                bound = len(weight) ** -0.5
+                nn.init.uniform_(weight, -bound, bound)
+                nn.init.uniform_(bias, -bound, bound)
+            else:  # as for a Linear layer, whose weight is the transpose of ours
+                nn.init.orthogonal_(weight.T, gain=last_gain if number == len(self._layers) else 2**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] → [..., outputs]."""

@@ -16,8 +16,6 @@ from pipeline.rl.distributions import Categorical, DiagonalGaussian, Distributio
 from pipeline.rl.moments import RunningMoments
 from pipeline.rl.objective import Evaluation
 
-GAIN = 3**-0.5  # of a Q-network's weights: torch's own for Linear layers, whose small values suit bootstrapping
-
 
 class Encoder:
     """Observations → vectors [..., width] float32: one-hot for a Discrete space, flat and perhaps normalised for a Box.
@@ -67,10 +65,10 @@ class QNetwork(nn.Module):
         super().__init__()
         self.trunk: nn.Module = nn.Identity()
         if dueling:
-            self.trunk = nn.Sequential(MLP([width, *hidden[:1]], "relu", last_gain=GAIN), nn.ReLU())
+            self.trunk = nn.Sequential(MLP([width, *hidden[:1]], "relu", last_gain=None), nn.ReLU())
             width, hidden = hidden[0], hidden[1:]
-        self.advantages = MLP([width, *hidden, actions], "relu", gain=GAIN, last_gain=GAIN)
-        self.values = MLP([width, *hidden, 1], "relu", gain=GAIN, last_gain=GAIN) if dueling else None
+        self.advantages = MLP([width, *hidden, actions], "relu", last_gain=None)
+        self.values = MLP([width, *hidden, 1], "relu", last_gain=None) if dueling else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., A]."""

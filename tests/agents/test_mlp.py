@@ -64,3 +64,11 @@ def test_a_fresh_policy_is_nearly_even_and_its_weights_are_orthogonal() -> None:
     assert network(torch.randn(100, 4)).abs().max() < 0.1
     weight = layers(network.vector.detach(), network.sizes)[0][0]
     assert_close(weight @ weight.T, 2 * torch.eye(4), atol=1e-5, rtol=0)
+
+
+def test_rectified_units_have_kinks_away_from_the_origin() -> None:
+    torch.manual_seed(0)
+    network = MLP((4, 64, 2), "relu", last_gain=None)
+    weight, bias = layers(network.vector.detach(), network.sizes)[0]
+    assert weight.abs().max() <= 0.5
+    assert 0.2 < bias.std() < 0.35  # even within ±1/2: .29
