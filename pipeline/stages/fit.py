@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.config import ConfigError, FitConfig
 from pipeline.progress import bar
+from pipeline.rl.gradients import clip_gradients
 from pipeline.rundir import StageDir
 
 POOL = 16  # batches among which lengths are grouped; enough to pad little, few enough to stay random
@@ -110,7 +111,7 @@ def _step(
             raise FloatingPointError(f"the loss is {loss.item()}; lower learning_rate or look at the data")
         loss.backward()  # type: ignore[no-untyped-call]
         mean += loss.item()
-    norm = float(nn.utils.clip_grad_norm_(parameters, cfg.max_grad_norm))
+    norm = clip_gradients(parameters, cfg.max_grad_norm)
     if not math.isfinite(norm):
         optimizer.zero_grad(set_to_none=True)
         raise FloatingPointError(f"the gradient's norm is {norm}; lower learning_rate or look at the data")
