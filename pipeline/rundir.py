@@ -193,7 +193,7 @@ class RunDir:
 
     def open_stage(self, stage: str, fingerprint: str) -> StageDir:
         """An empty folder for a stage about to run; results of the stage and of those after it are withdrawn."""
-        for later in STAGES[STAGES.index(stage) :]:
+        for later in STAGES[STAGES.index(stage) :] if stage in STAGES else ():
             (self.path / later / "result.json").unlink(missing_ok=True)
         try:
             return StageDir(self.path / stage, stage, fingerprint)

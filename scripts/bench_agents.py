@@ -186,12 +186,17 @@ def sb3(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
     def rate(value: float, schedule: str) -> Any:
         return (lambda left: left * value) if schedule == "linear" else value
 
-    shared = {"device": "cpu", "seed": seed, "gamma": ours.gamma, "policy_kwargs": {"net_arch": list(ours.hidden)}}
+    shared = {
+        "learning_rate": rate(ours.learning_rate, ours.schedule),
+        "gamma": ours.gamma,
+        "policy_kwargs": {"net_arch": list(ours.hidden)},
+        "device": "cpu",
+        "seed": seed,
+    }
     if algorithm == "dqn":
         model: Any = DQN(
             "MlpPolicy",
             envs,
-            learning_rate=rate(ours.learning_rate, ours.schedule),
             buffer_size=ours.buffer,
             batch_size=ours.batch_size,
             learning_starts=ours.learning_starts,
@@ -202,29 +207,14 @@ def sb3(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
             exploration_final_eps=ours.epsilon_end,
             **shared,
         )
-    elif algorithm == "a2c":
-        model = A2C(
-            "MlpPolicy",
-            envs,
-            learning_rate=rate(ours.learning_rate, ours.schedule),
-            n_steps=ours.horizon,
-            gae_lambda=ours.gae_lambda,
-            ent_coef=ours.entropy_coef,
-            **shared,
-        )
     else:
-        model = PPO(
-            "MlpPolicy",
-            envs,
-            learning_rate=rate(ours.learning_rate, ours.schedule),
-            clip_range=rate(ours.clip, ours.clip_schedule),
-            n_steps=ours.horizon,
-            batch_size=ours.minibatch_size,
-            n_epochs=ours.epochs,
-            gae_lambda=ours.gae_lambda,
-            ent_coef=ours.entropy_coef,
-            **shared,
-        )
+        shared |= {"n_steps": ours.horizon, "gae_lambda": ours.gae_lambda, "ent_coef": ours.entropy_coef}
+        if algorithm == "a2c":
+            model = A2C("MlpPolicy", envs, **shared)
+        else:
+            clip = rate(ours.clip, ours.clip_schedule)
+            passes = {"batch_size": ours.minibatch_size, "n_epochs": ours.epochs}
+            model = PPO("MlpPolicy", envs, clip_range=clip, **passes, **shared)
     started = time.perf_counter()
     model.learn(steps)
     seconds = time.perf_counter() - started

@@ -1,6 +1,7 @@
 """Settings for all tests: one thread, no network, and one folder in which the tiny model is built once."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pipeline.cli import main
 
 settings.register_profile("shared machine", deadline=None)  # a busy machine misses any deadline
 settings.load_profile("shared machine")
@@ -21,6 +24,25 @@ ROOT = Path(__file__).parents[1]
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tiny model is built, once for all tests."""
     return tmp_path_factory.mktemp("models")
+
+
+Align = Callable[..., tuple[int, str, str]]  # (exit code, standard output, standard error)
+
+
+@pytest.fixture
+def run_align(capsys: pytest.CaptureFixture[str]) -> Align:
+    """Run `align` with some arguments; returns (exit code, standard output, standard error)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        try:
+            main(arguments)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.cli import main
 from pipeline.rundir import RunDir
 
 Align = Callable[..., tuple[int, str, str]]  # (exit code, standard output, standard error)
@@ -27,19 +26,9 @@ def squeeze(text: str) -> str:
 
 
 @pytest.fixture
-def align(at_root: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> Align:
-    """Run a command; returns (exit code, standard output, standard error)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        try:
-            main(arguments)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def align(at_root: Path, tmp_path: Path, cache: Path, run_align: Align) -> Align:
+    """`align …` in the repository's root."""
+    return run_align
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
 from pipeline.config import AGENTS
 
 Align = Callable[..., tuple[int, str, str]]
@@ -15,20 +15,10 @@ MAZE = ["options={text: S...G}", "steps=300", "progress=false", "evaluation_epis
 
 
 @pytest.fixture
-def align(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Align:
-    """Run `align agent …` in an empty folder; returns (exit code, standard output, standard error)."""
+def align(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_align: Align) -> Align:
+    """`align agent …` in an empty folder; returns (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        try:
-            main(["agent", *arguments])
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return partial(run_align, "agent")
 
 
 @pytest.mark.parametrize("algorithm", AGENTS)

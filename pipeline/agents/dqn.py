@@ -18,7 +18,7 @@ from pipeline.rl.action_values import explore, polyak_step, successor_values
 from pipeline.rl.gradients import clip_gradients
 from pipeline.rl.losses import q_learning_loss
 from pipeline.rl.returns import td_target
-from pipeline.rl.schedules import linear_schedule
+from pipeline.rl.schedules import falling
 
 AT_ONCE = 512  # rows of a forward pass without gradient: what a core's cache holds
 
@@ -55,8 +55,7 @@ class DqnAgent:
     def anneal(self, share: float) -> None:
         """Explore and step as becomes `share` of the training."""
         self.epsilon = self._exploration.epsilon(share)
-        if self.config.schedule == "linear":
-            self._optimizer.param_groups[0]["lr"] = linear_schedule(self.config.learning_rate, 0.0, share)
+        self._optimizer.param_groups[0]["lr"] = falling(self.config.learning_rate, self.config.schedule, share)
 
     @torch.no_grad()
     def act(self, observations: Array, *, greedy: bool = False) -> Array:

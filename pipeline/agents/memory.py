@@ -1,5 +1,6 @@
 """What an on-policy agent keeps between updates: a fixed number of steps of every copy, or whole episodes."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,16 +52,7 @@ class HorizonMemory:
             return None
         steps, chosen = self._steps, self._actions
         self._steps, self._actions = [], []
-        terminated = _stack([step.terminated for step in steps])
-        return Trajectories(
-            states=_stack([step.observations for step in steps]),
-            actions=torch.stack(chosen, dim=1),
-            rewards=_stack([step.rewards for step in steps]).float(),
-            successors=_stack([step.successors for step in steps]),
-            mask=torch.ones_like(terminated),
-            terminated=terminated,
-            truncated=_stack([step.truncated for step in steps]),
-        )
+        return _trajectories(steps, chosen, lambda parts: np.stack(parts, axis=1))
 
 
 class EpisodeMemory:
@@ -101,22 +93,25 @@ class EpisodeMemory:
 
 def _row(steps: list[tuple[Step, Tensor]], copy: int) -> Trajectories:
     """One copy's steps, without a batch dimension."""
+    taken, actions = zip(*steps, strict=True)
+    return _trajectories(taken, actions, lambda parts: np.stack([part[copy] for part in parts]))
+
+
+def _trajectories(
+    steps: Sequence[Step], actions: Sequence[Tensor], stack: Callable[[list[Array]], Array]
+) -> Trajectories:
+    """T steps, each part of them put together by `stack`."""
 
     def gather(name: str) -> Tensor:
-        return torch.as_tensor(np.stack([getattr(step, name)[copy] for step, _ in steps]))
+        return torch.as_tensor(stack([getattr(step, name) for step in steps]))
 
     terminated = gather("terminated")
     return Trajectories(
         states=gather("observations"),
-        actions=torch.stack([actions[copy] for _, actions in steps]),
+        actions=torch.as_tensor(stack([chosen.numpy() for chosen in actions])),
         rewards=gather("rewards").float(),
         successors=gather("successors"),
         mask=torch.ones_like(terminated),
         terminated=terminated,
         truncated=gather("truncated"),
     )
-
-
-def _stack(parts: list[Array]) -> Tensor:
-    """T arrays [E,…] → [E,T,…]."""
-    return torch.as_tensor(np.stack(parts, axis=1))

@@ -18,7 +18,7 @@ from pipeline.config import A2cConfig, OnPolicyConfig, PpoConfig, ReinforceConfi
 from pipeline.rl.advantages import Algorithm, estimate_advantages
 from pipeline.rl.objective import Objective
 from pipeline.rl.rollout import Rollout
-from pipeline.rl.schedules import linear_schedule
+from pipeline.rl.schedules import falling
 from pipeline.rl.update import update
 
 TELL_EVERY = 0.005  # share of the training between updates that gather statistics
@@ -35,7 +35,6 @@ class PolicyGradientAgent:
         self, observation_space: spaces.Space[object], action_space: spaces.Space[object], config: OnPolicyConfig
     ) -> None:
         self.config = config
-        self.with_critic = not (isinstance(config, ReinforceConfig) and config.baseline == "none")
         self._random = torch.Generator().manual_seed(config.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -44,7 +43,7 @@ class PolicyGradientAgent:
                 action_space,
                 hidden=config.hidden,
                 activation=config.activation,
-                critic=self.with_critic,
+                critic=credit(config) != "reward_to_go",
                 squash=config.squash,
                 initial_log_std=config.initial_log_std,
                 normalize=config.normalize_observations,
@@ -96,9 +95,7 @@ class PolicyGradientAgent:
 
     def _improve(self, rollout: Rollout) -> dict[str, float]:
         cfg = self.config
-        rate = linear_schedule(cfg.learning_rate, 0.0, self._share if cfg.schedule == "linear" else 0.0)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        self._optimizer.param_groups[0]["lr"] = falling(cfg.learning_rate, cfg.schedule, self._share)
         advantages, returns = estimate_advantages(
             credit(cfg),
             rollout,
@@ -174,7 +171,7 @@ def objective(config: OnPolicyConfig, share: float) -> Objective:
             value_clip=None,
             entropy_coef=config.entropy_coef,
         )
-    clip = linear_schedule(config.clip, 0.0, share if config.clip_schedule == "linear" else 0.0)
+    clip = falling(config.clip, config.clip_schedule, share)
     return Objective(
         policy_loss="ppo_clip",
         clip_low=min(1.0, clip),

@@ -26,14 +26,13 @@ class ReplayBuffer:
             raise ValueError(f"capacity: got {capacity}; use at least 1")
         sample = np.asarray(observation_space.sample())
         kind = np.float32 if sample.dtype == np.float64 else sample.dtype
-        self._kept = Step(
-            observations=np.zeros((capacity, *sample.shape), kind),
-            actions=np.zeros(capacity, np.int64),
-            rewards=np.zeros(capacity, np.float32),
-            successors=np.zeros((capacity, *sample.shape), kind),
-            terminated=np.zeros(capacity, np.bool_),
-            truncated=np.zeros(capacity, np.bool_),
-        )
+        self._kept = {  # what an Experience takes of a Step, in its order
+            "observations": np.zeros((capacity, *sample.shape), kind),
+            "actions": np.zeros(capacity, np.int64),
+            "rewards": np.zeros(capacity, np.float32),
+            "successors": np.zeros((capacity, *sample.shape), kind),
+            "terminated": np.zeros(capacity, np.bool_),
+        }
         self._capacity, self._generator = capacity, generator
         self._next = self._filled = 0
 
@@ -48,7 +47,7 @@ class ReplayBuffer:
         places: Any = slice(self._next, self._next + count)
         if self._next + count > self._capacity:  # around the ring's end
             places = np.arange(self._next, self._next + count) % self._capacity
-        for name, kept in vars(self._kept).items():
+        for name, kept in self._kept.items():
             kept[places] = getattr(step, name)
         self._next = (self._next + count) % self._capacity
         self._filled = min(self._capacity, self._filled + count)
@@ -62,4 +61,4 @@ class ReplayBuffer:
         if not self._filled:
             raise ValueError("sample: the memory is empty; add steps first")
         rows = torch.randint(self._filled, (count,), generator=self._generator).numpy()
-        return Experience.of(Step(**{name: kept[rows] for name, kept in vars(self._kept).items()}))
+        return Experience(*(torch.from_numpy(kept[rows]) for kept in self._kept.values()))

@@ -26,7 +26,7 @@ from pipeline.agents.training import load, look_at, train
 from pipeline.config import AgentConfig, dump_config, read_agent
 from pipeline.progress import bar
 from pipeline.rl.planning import value_iteration
-from pipeline.rundir import RunDir, RunError, StageDir, StageResult, fingerprint, read_jsonl
+from pipeline.rundir import RunDir, RunError, StageResult, fingerprint, read_jsonl
 
 NOT_DECISIVE = {"seed", "seeds", "workers", "run_dir", "progress"}  # settings that change no single seed's outcome
 _done: Any = None  # environment steps of each seed, shared with the processes that train them
@@ -98,13 +98,14 @@ def play(run_dir: Path, *, episodes: int, seed: int, film_path: Path | None, win
         RunError: if the folder holds no finished agent.
         AgentError: if it can't be shown as asked.
     """
-    config = read_agent(run_dir / "config.yaml") if (run_dir / "config.yaml").is_file() else None
-    folder = run_dir / f"seed-{config.seed}" if config is not None else run_dir
-    if config is None or not (folder / "result.json").is_file():
-        raise RunError(f"{run_dir} holds no finished agent; train one with `align agent ALGO ENV run_dir={run_dir}`")
-    agent, env = load(config, folder)
-    if window:
-        env = look_at(config, "human")
+    nothing = RunError(f"{run_dir} holds no finished agent; train one with `align agent ALGO ENV run_dir={run_dir}`")
+    if not (run_dir / "config.yaml").is_file():
+        raise nothing
+    config = read_agent(run_dir / "config.yaml")
+    folder = run_dir / f"seed-{config.seed}"
+    if not (folder / "result.json").is_file():
+        raise nothing
+    agent, env = load(config, folder, "human" if window else "rgb_array")
     frames: list[film.Frame] | None = [] if film_path is not None else None
     totals = []
     for episode in range(episodes):
@@ -146,11 +147,7 @@ def draw_maze(config: AgentConfig, folder: Path) -> None:
 
 
 def _train(folder: RunDir, config: AgentConfig, report: Callable[[int, dict[str, float]], None]) -> StageResult:
-    try:
-        out = StageDir(folder.path / f"seed-{config.seed}", f"seed-{config.seed}", print_of(config))
-    except OSError as error:
-        raise RunError(f"{folder.path} can't be written: {error.strerror}; set run_dir=PATH") from None
-    return train(config, out, report)
+    return train(config, folder.open_stage(f"seed-{config.seed}", print_of(config)), report)
 
 
 def _train_here(folder: RunDir, config: AgentConfig, advance: Callable[..., None]) -> None:

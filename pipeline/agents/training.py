@@ -128,23 +128,22 @@ def evaluate(agent: Agent, config: AgentConfig) -> list[float]:
     return totals
 
 
-def load(config: AgentConfig, folder: Path) -> tuple[Agent, gymnasium.Env[Any, Any]]:
+def load(config: AgentConfig, folder: Path, render_mode: str = "rgb_array") -> tuple[Agent, gymnasium.Env[Any, Any]]:
     """A saved agent and one environment to act in, that can be looked at.
 
     Raises:
         AgentError: if the environment can't be made, or the saved agent is none of this config.
     """
-    envs = Environments(config.environment, 1, seed=config.seed, options=config.options)
-    agent = build(config, envs.observation_space, envs.action_space)
-    envs.close()
+    env = look_at(config, render_mode)
+    agent = build(config, env.observation_space, env.action_space)
     try:
         agent.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as problem:
         raise AgentError(f"{folder / WEIGHTS} can't be loaded: {str(problem).splitlines()[0]}") from None
-    return agent, look_at(config)
+    return agent, env
 
 
-def look_at(config: AgentConfig, render_mode: str | None = "rgb_array") -> gymnasium.Env[Any, Any]:
+def look_at(config: AgentConfig, render_mode: str | None) -> gymnasium.Env[Any, Any]:
     """One copy of the environment, to render."""
     return make(config.environment, {**config.options, "render_mode": render_mode})
 

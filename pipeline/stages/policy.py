@@ -21,6 +21,7 @@ from pipeline.rl.advantages import estimate_advantages
 from pipeline.rl.kl import AdaptiveKL, kl_k1
 from pipeline.rl.objective import Objective
 from pipeline.rl.rollout import Rollout
+from pipeline.rl.schedules import falling
 from pipeline.rl.update import update
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.inputs import encode_prompts, load_backbone, read
@@ -207,7 +208,7 @@ def rate_factor(cfg: PolicyConfig, step: int) -> float:
     """Learning-rate factor of a step: linear warm-up, then constant or linear decay."""
     if step < cfg.warmup_steps:
         return (step + 1) / (cfg.warmup_steps + 1)
-    return 1.0 if cfg.schedule == "constant" else max(0.0, 1 - step / cfg.steps)
+    return falling(1.0, cfg.schedule, step / cfg.steps)
 
 
 def prompt_batches(encoded: list[Any], size: int, steps: int, seed: int) -> Iterator[list[Any]]:
