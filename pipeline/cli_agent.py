@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import AGENTS, AgentConfig, ConfigError, agent_file, load_agent
+from pipeline.progress import say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,7 +22,6 @@ app = typer.Typer(
         "`align agent ppo --help` lists the settings; tuned ones are in configs/agents/."
     ),
 )
-messages = Console(stderr=True)
 
 Environment = Annotated[str, typer.Argument(metavar="ENV", help="gymnasium id, such as CartPole-v1, or Maze-v0")]
 Overrides = Annotated[
@@ -91,7 +91,7 @@ def play(
         typer.echo(f"episode {number}: return {total:g}")
     typer.echo(f"mean of {len(totals)}: {sum(totals) / len(totals):g}")
     if render is not None:
-        messages.print(f"film: {render}", highlight=False)
+        say(f"film: {render}")
 
 
 @app.command()
@@ -132,7 +132,7 @@ def compare(
         each = "  ".join(f"{value:.4g}" for value in result["returns"])
         table.add_row(name, f"{result['mean_return']:.4g}", each, f"{result['steps_per_second']:,.0f}")
     Console().print(table)
-    messages.print(f"figure: {path}", highlight=False)
+    say(f"figure: {path}")
 
 
 def _train(
@@ -141,7 +141,7 @@ def _train(
     logging.basicConfig(format="%(message)s")
     config = load_agent(algorithm, environment, overrides or ())
     tuned = agent_file(algorithm, environment)
-    messages.print(f"{algorithm} on {environment}, {tuned or 'default settings'}", highlight=False)
+    say(f"{algorithm} on {environment}, {tuned or 'default settings'}")
     from pipeline.agents.runs import play as play_run
     from pipeline.agents.runs import run
 
@@ -156,10 +156,9 @@ def _train(
 
 def _say(figures: dict[str, Any], config: AgentConfig, folder: Path, render: Path | None) -> None:
     each = "" if config.seeds == 1 else f" (each seed: {'  '.join(f'{value:.4g}' for value in figures['returns'])})"
-    messages.print(
+    say(
         f"mean return over {config.evaluation_episodes} episodes: [bold]{figures['mean_return']:.4g}[/bold]{each}; "
-        f"{figures['steps_per_second']:,.0f} steps/s",
-        highlight=False,
+        f"{figures['steps_per_second']:,.0f} steps/s"
     )
     drawn = [path for name in ("curve.png", "maze.png", "film.gif") if (path := folder / name).is_file()]
-    messages.print(f"pictures: {', '.join(map(str, [*drawn, *([render] if render else [])]))}", highlight=False)
+    say(f"pictures: {', '.join(map(str, [*drawn, *([render] if render else [])]))}")

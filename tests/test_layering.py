@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"rundir"},
     "chat": {"config", "rundir", "lm", "stages"},
     "cli": {"config", "rundir", "stages", "report", "data", "chat", "cli_agent"},
-    "cli_agent": {"config", "agents"},
+    "cli_agent": {"config", "agents", "progress"},
 }
 # Outside packages that a part must never see.
 NEVER: dict[str, set[str]] = {

@@ -90,7 +90,8 @@ class Environments:
         before = self.observations
         moves = actions.tolist() if self._plain else actions
         outcomes = [env.step(move) for env, move in zip(self._envs, moves, strict=True)]
-        seen, rewards, terminated, truncated, _ = map(np.array, zip(*outcomes, strict=True))
+        parts = tuple(zip(*outcomes, strict=True))[:4]  # the fifth are infos
+        seen, rewards, terminated, truncated = map(np.array, parts)
         self.observations = seen
         self.steps += self.count
         self._totals += rewards

@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.agents.agent import Agent
-from pipeline.agents.environments import LONGEST
 from pipeline.agents.errors import AgentError
 
 Frame = NDArray[np.uint8]  # [H,W,3]
 STRIP_FRAMES = 6
+MOST_FRAMES = 1_000  # of a film; an hour of pixels fits no memory
 
 
 def play(agent: Agent, env: gymnasium.Env[Any, Any], *, seed: int, frames: list[Frame] | None = None) -> float:
-    """One greedy episode; returns its undiscounted return. `frames` gets a picture of every state, where given."""
+    """One greedy episode; returns its undiscounted return. `frames`, where given, gets a picture of each of the first
+    thousand states.
+    """
     observation, _ = env.reset(seed=seed)
     total = 0.0
-    for _ in range(LONGEST):
-        if frames is not None:
-            frames.append(_picture(env))
+    ended = False
+    while not ended:
+        _film(env, frames)
         action = agent.act(np.asarray(observation)[None], greedy=True)[0]
         observation, reward, terminated, truncated, _ = env.step(action)
         total += float(reward)
-        if terminated or truncated:
-            break
-    if frames is not None:
-        frames.append(_picture(env))
+        ended = terminated or truncated
+    _film(env, frames)
     return total
 
 
@@ -65,8 +65,10 @@ def strip(frames: Sequence[Frame], path: Path, *, count: int = STRIP_FRAMES) -> 
     Image.fromarray(np.concatenate(parts, axis=1)).save(path)
 
 
-def _picture(env: gymnasium.Env[Any, Any]) -> Frame:
+def _film(env: gymnasium.Env[Any, Any], frames: list[Frame] | None) -> None:
+    if frames is None or len(frames) == MOST_FRAMES:
+        return
     frame = env.render()
     if not isinstance(frame, np.ndarray):
         raise AgentError(f"{env.unwrapped}: draws no pixels, so there is nothing to film")
-    return frame.astype(np.uint8)
+    frames.append(frame.astype(np.uint8))

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from pipeline.agents.errors import AgentError
-from pipeline.agents.mlp import MLP
+from pipeline.agents.mlp import MLPs
 from pipeline.rl.action_values import dueling
 from pipeline.rl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from pipeline.rl.moments import RunningMoments
@@ -63,18 +63,23 @@ class QNetwork(nn.Module):
 
     def __init__(self, width: int, actions: int, hidden: Sequence[int], *, dueling: bool = False) -> None:
         super().__init__()
-        self.trunk: nn.Module = nn.Identity()
+        self.trunk: MLPs | None = None
         if dueling:
-            self.trunk = nn.Sequential(MLP([width, *hidden[:1]], "relu", last_gain=None), nn.ReLU())
+            self.trunk = MLPs([[width, *hidden[:1]]], "relu", last_gains=[None])
             width, hidden = hidden[0], hidden[1:]
-        self.advantages = MLP([width, *hidden, actions], "relu", last_gain=None)
-        self.values = MLP([width, *hidden, 1], "relu", last_gain=None) if dueling else None
+        outputs = [actions, 1] if dueling else [actions]
+        self.heads = MLPs([[width, *hidden, count] for count in outputs], "relu", last_gains=[None] * len(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., A]."""
-        x = self.trunk(x)
-        advantages: Tensor = self.advantages(x)
-        return advantages if self.values is None else dueling(self.values(x), advantages)
+        if self.trunk is None:
+            q: Tensor = self.heads(x)[0]
+            return q
+        advantages, values = self.heads(torch.relu(self.trunk(x)[0]))
+        return dueling(values, advantages)
+
+
+POLICY, CRITIC = 0, 1  # of an ActorCritic's networks
 
 
 class ActorCritic(nn.Module):
@@ -89,7 +94,8 @@ class ActorCritic(nn.Module):
         squash: tanh the Gaussian into the bounds instead of clipping what lies outside.
         initial_log_std: log σ before learning.
         normalize: observations by running moments.
-        entropy_gradient: whether the entropy of `evaluate` will be part of a loss.
+        entropy_gradient: whether the entropy of `evaluate` will be part of a loss; where not, `watch_entropy` says
+            whether there is any.
 
     Raises:
         AgentError: for another kind of action space, or squash without finite bounds.
@@ -112,7 +118,7 @@ class ActorCritic(nn.Module):
         entropy_gradient: bool = True,
     ) -> None:
         super().__init__()
-        self.entropy_gradient = entropy_gradient
+        self.entropy_gradient, self.watch_entropy = entropy_gradient, True
         self.encode = Encoder(observation_space, normalize=normalize)
         self.discrete = isinstance(action_space, spaces.Discrete)
         self._squash = squash and not self.discrete
@@ -128,38 +134,45 @@ class ActorCritic(nn.Module):
             self._shape = action_space.shape
         else:
             raise AgentError(f"action space {action_space}: only Discrete and Box are known")
-        self.policy = MLP([self.encode.width, *hidden, outputs], activation, last_gain=0.01)
-        self.critic = MLP([self.encode.width, *hidden, 1], activation, last_gain=1.0) if critic else None
+        self.critic = critic
+        heads = [(outputs, 0.01), (1, 1.0)] if critic else [(outputs, 0.01)]
+        sizes = [[self.encode.width, *hidden, count] for count, _ in heads]
+        self.networks = MLPs(sizes, activation, last_gains=[gain for _, gain in heads])
 
-    def distribution(self, x: Tensor) -> Distribution:
-        """π(·|s) for encoded states [..., width]."""
-        outputs = self.policy(x)
+    @torch.no_grad()
+    def distribution(self, states: Tensor) -> Distribution:
+        """π(·|s) for [...] states as the environment gives them, without gradient."""
+        return self._distribution(self.networks.only(POLICY, self.encode(states)))
+
+    def _distribution(self, outputs: Tensor) -> Distribution:
         if self.discrete:
             return Categorical(outputs)
         return (SquashedGaussian if self._squash else DiagonalGaussian)(outputs, self.log_std)
 
+    @torch.no_grad()
     def second_look(
         self, states: Tensor, actions: Tensor, successors: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probs of actions, V(s) and V(s'), [b,t] each, without gradient; values None without a critic."""
-        with torch.no_grad():
-            x = self.encode(states)
-            logprobs = self.distribution(x).log_prob(actions)
-            if self.critic is None:
-                return logprobs, None, None
-            values, following = self.critic(torch.cat([x, self.encode(successors)])).squeeze(-1).chunk(2)
-            return logprobs, values, following
+        x = self.encode(states)
+        logprobs = self._distribution(self.networks.only(POLICY, x)).log_prob(actions)
+        if not self.critic:
+            return logprobs, None, None
+        both = self.networks.only(CRITIC, torch.cat([x, self.encode(successors)]))
+        values, following = both.squeeze(-1).chunk(2)
+        return logprobs, values, following
 
     def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
-        """Log-probs, entropy and values of actions [b,t(,D)] in `context["states"]` [b,T,…], with gradient.
-
-        The entropy has its gradient only where `entropy_gradient` is set.
-        """
-        x = self.encode(context["states"][:, : actions.shape[1]])
-        distribution = self.distribution(x)
-        with torch.set_grad_enabled(self.entropy_gradient and torch.is_grad_enabled()):
+        """Log-probs, entropy and values of actions [b,t(,D)] in `context["states"]` [b,T,…], with gradient."""
+        outputs = self.networks(self.encode(context["states"][:, : actions.shape[1]]))
+        distribution = self._distribution(outputs[POLICY])
+        entropy = None
+        if self.entropy_gradient:
             entropy = distribution.entropy()
-        values = None if self.critic is None else self.critic(x).squeeze(-1)
+        elif self.watch_entropy:
+            with torch.no_grad():
+                entropy = distribution.entropy()
+        values = outputs[CRITIC].squeeze(-1) if self.critic else None
         return Evaluation(distribution.log_prob(actions), entropy, values)
 
     def to_environment(self, actions: Tensor) -> Any:

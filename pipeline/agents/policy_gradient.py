@@ -21,7 +21,7 @@ from pipeline.rl.rollout import Rollout
 from pipeline.rl.schedules import falling
 from pipeline.rl.update import update
 
-TELL_EVERY = 0.005  # share of the training between updates that gather statistics
+TELL_EVERY = 0.01  # share of the training between updates that gather statistics
 
 
 class PolicyGradientAgent:
@@ -62,7 +62,7 @@ class PolicyGradientAgent:
     @torch.no_grad()
     def act(self, observations: Array, *, greedy: bool = False) -> Array:
         """Sampled actions, or the likeliest."""
-        distribution = self.network.distribution(self.network.encode(torch.as_tensor(observations)))
+        distribution = self.network.distribution(torch.as_tensor(observations))
         if greedy:
             return np.asarray(self.network.to_environment(distribution.mode()))
         self._chosen = distribution.sample(self._random)
@@ -106,6 +106,7 @@ class PolicyGradientAgent:
         tell = self._share - self._told >= TELL_EVERY
         if tell:
             self._told = self._share
+        self.network.watch_entropy = tell
         passes: dict[str, Any] = {"minibatch_size": len(rollout)}
         if isinstance(cfg, PpoConfig):  # minibatches mix steps of all copies
             passes = {"epochs": cfg.epochs, "minibatch_size": cfg.minibatch_size, "target_kl": cfg.target_kl}
@@ -143,7 +144,7 @@ class PolicyGradientAgent:
 def optimizer(config: OnPolicyConfig, network: ActorCritic) -> torch.optim.Optimizer:
     """RMSprop where A2C asks for it, as its paper did; Adam otherwise."""
     if isinstance(config, A2cConfig) and config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), lr=config.learning_rate, alpha=0.99, eps=1e-5, foreach=True)
+        return torch.optim.RMSprop(network.parameters(), lr=config.learning_rate, alpha=0.99, eps=1e-5, foreach=False)
     return torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
 
 

@@ -22,13 +22,13 @@ from pipeline.agents import film
 from pipeline.agents.figures import Curve, learning_curves, maze_views
 from pipeline.agents.maze import Maze
 from pipeline.agents.tabular import TabularAgent
-from pipeline.agents.training import load, look_at, train
+from pipeline.agents.training import load, train
 from pipeline.config import AgentConfig, dump_config, read_agent
 from pipeline.progress import bar
 from pipeline.rl.planning import value_iteration
 from pipeline.rundir import RunDir, RunError, StageResult, fingerprint, read_jsonl
 
-NOT_DECISIVE = {"seed", "seeds", "workers", "run_dir", "progress"}  # settings that change no single seed's outcome
+NOT_DECISIVE = {"seeds", "workers", "run_dir", "progress"}  # settings that change no single seed's outcome
 _done: Any = None  # environment steps of each seed, shared with the processes that train them
 
 
@@ -52,7 +52,7 @@ def run(config: AgentConfig, *, force: bool = False) -> dict[str, Any]:
             _train_apart(folder, open_seeds, progress.advance)
     results = [result for one in seeds if (result := result_of(folder, one)) is not None]
     learning_curves({str(config.algorithm): curves(folder.path)}, title, folder.path / "curve.png")
-    if isinstance(look_at(config, None).unwrapped, Maze):
+    if config.environment == "Maze-v0":
         draw_maze(config, folder.path)
     return figures(results)
 
@@ -78,7 +78,7 @@ def result_of(folder: RunDir, config: AgentConfig) -> StageResult | None:
 
 def print_of(config: AgentConfig) -> str:
     """A hash of everything that decides one seed's outcome."""
-    return fingerprint(config.model_dump(exclude=NOT_DECISIVE), config.seed)
+    return fingerprint(config.model_dump(exclude=NOT_DECISIVE))
 
 
 def curves(folder: Path) -> list[Curve]:

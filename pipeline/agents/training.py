@@ -23,7 +23,7 @@ from pipeline.config import AgentConfig, DqnConfig, OnPolicyConfig, TabularConfi
 from pipeline.rundir import StageDir, StageResult
 
 WEIGHTS = "agent.safetensors"
-CURVE_POINTS = 200  # rows of metrics.jsonl
+CURVE_POINTS = 100  # rows of metrics.jsonl
 EVALUATION_SEED = 100_003  # added to the agent's seed: other episodes than those it learned from
 EVALUATION_COPIES = 10
 
@@ -63,7 +63,7 @@ def build(config: AgentConfig, observation_space: spaces.Space[Any], action_spac
 def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
     """Learn for `config.steps` environment steps, evaluate, save.
 
-    metrics.jsonl gets about 200 rows: step, episodes, return and length (means over the episodes that ended since the
+    metrics.jsonl gets about 100 rows: step, episodes, return and length (means over the episodes that ended since the
     row before), and what the algorithm says of its learning.
     """
     torch.set_num_threads(1)  # networks this small only lose by sharing
@@ -144,8 +144,8 @@ def load(config: AgentConfig, folder: Path, render_mode: str = "rgb_array") -> t
 
 
 def look_at(config: AgentConfig, render_mode: str | None) -> gymnasium.Env[Any, Any]:
-    """One copy of the environment, to render."""
-    return make(config.environment, {**config.options, "render_mode": render_mode})
+    """One copy of the environment, to render; its episodes end."""
+    return make(config.environment, {**with_limit(config.environment, config.options), "render_mode": render_mode})
 
 
 def _means(episodes: list[Episode]) -> dict[str, float]:

@@ -19,7 +19,13 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
         ‖g‖₂ before; NaN or infinite if a gradient is, which is then left alone.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in with_gradient if parameter.grad is not None])
+    gradients = [parameter.grad for parameter in with_gradient if parameter.grad is not None]
+    if len(gradients) == 1:  # a small agent's only vector, for which the general way takes four times as long
+        size = float(torch.linalg.vector_norm(gradients[0]))
+        if max_norm < size < float("inf"):
+            gradients[0].mul_(max_norm / size)
+        return size
+    norm = torch.nn.utils.get_total_norm(gradients)
     size = float(norm)
     if max_norm < size < float("inf"):
         torch.nn.utils.clip_grads_with_norm_(with_gradient, max_norm, norm)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -18,7 +19,7 @@ class Evaluation(NamedTuple):
     """What the policy says now about actions taken earlier. Padding may hold anything finite."""
 
     logprobs: Tensor  # [B,T] nats, at the sampling temperature
-    entropy: Tensor  # [B,T] nats
+    entropy: Tensor | None  # [B,T] nats; None where nobody asks for it
     values: Tensor | None  # [B,T] return units; None without a critic
 
 
@@ -144,7 +145,7 @@ def per_step_losses(
         ValueError: if returns are given but the policy has no critic.
     """
     losses: dict[str, Tensor] = {}
-    loss = torch.zeros_like(batch.old_logprobs)
+    terms: list[Tensor] = []
     if train_policy:
         # Equal log-probs at padding keep every ratio there at 1; exp of junk could make inf · 0 = NaN.
         logprobs = torch.where(batch.mask, evaluation.logprobs, batch.old_logprobs)
@@ -154,19 +155,23 @@ def per_step_losses(
         else:
             policy = policy_gradient_loss(logprobs, batch.advantages)
         losses["policy/loss"] = policy
-        loss = loss + policy
+        terms.append(policy)
         if objective.entropy_coef > 0:
-            loss = loss - objective.entropy_coef * evaluation.entropy
+            if evaluation.entropy is None:
+                raise ValueError("policy.evaluate().entropy: got None with entropy_coef above 0; give it, or use 0")
+            terms.append(-objective.entropy_coef * evaluation.entropy)
         if objective.kl_estimator is not None:
             assert batch.ref_logprobs is not None  # `update` has checked
             estimator = kl_k2 if objective.kl_estimator == "k2" else kl_k3
             losses["policy/kl_loss"] = estimator(logprobs, batch.ref_logprobs)
             if objective.kl_coef > 0:
-                loss = loss + objective.kl_coef * losses["policy/kl_loss"]
+                terms.append(objective.kl_coef * losses["policy/kl_loss"])
     if batch.returns is not None:
         if evaluation.values is None:
             raise ValueError("policy.evaluate().values: got None; give the policy a critic, or returns=None")
         value = clipped_value_loss(evaluation.values, batch.old_values, batch.returns, clip=objective.value_clip)
         losses["value/loss"] = value
-        loss = loss + objective.value_coef * value
-    return {"loss": loss, **losses}
+        terms.append(objective.value_coef * value)
+    if not terms:
+        raise ValueError("train_policy: got False without returns; nothing is left to train, give critic targets")
+    return {"loss": reduce(torch.add, terms), **losses}

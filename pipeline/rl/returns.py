@@ -56,11 +56,11 @@ def discounted_returns(rewards: Tensor, discounts: Tensor, bootstrap: Tensor) ->
     """
     check_shape("discounts", discounts, rewards.shape)
     following = bootstrap.expand(rewards.shape[0])
-    returns = torch.zeros_like(rewards)
-    for t in reversed(range(rewards.shape[1])):
-        following = rewards[:, t] + discounts[:, t] * following
-        returns[:, t] = following
-    return returns
+    returns: list[Tensor] = []
+    for reward, discount in zip(reversed(rewards.unbind(1)), reversed(discounts.unbind(1)), strict=True):
+        following = reward + discount * following
+        returns.append(following)
+    return torch.stack(returns[::-1], dim=1) if returns else torch.zeros_like(rewards)
 
 
 def gae(rewards: Tensor, values: Tensor, next_values: Tensor, discounts: Tensor, lambdas: Tensor) -> Tensor:

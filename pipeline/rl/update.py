@@ -75,7 +75,7 @@ def update(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     history: list[dict[str, float]] = []
     stopped = False
-    for epoch, number, rows in _minibatches(whole, epochs, minibatch_size, generator):
+    for epoch, number, rows in _minibatches(whole, epochs, minibatch_size, micro, generator):
         optimizer.zero_grad(set_to_none=True)
         measure = statistics or target_kl is not None
         stats = _accumulate(policy, whole, rows, micro, objective, train_policy, measure, backward)
@@ -110,10 +110,13 @@ def _check_needs(whole: Minibatch, objective: Objective, train_policy: bool) -> 
 
 
 def _minibatches(
-    whole: Minibatch, epochs: int, size: int, generator: torch.Generator | None
-) -> Iterator[tuple[int, int, Tensor]]:
-    """(epoch, minibatch, rows longest first), leaving out minibatches without a real step."""
+    whole: Minibatch, epochs: int, size: int, micro: int, generator: torch.Generator | None
+) -> Iterator[tuple[int, int, Tensor | None]]:
+    """(epoch, minibatch, rows longest first; None = all), leaving out minibatches without a real step."""
     lengths = whole.mask.sum(dim=1).cpu()
+    if min(size, micro) >= len(lengths):  # one pass takes all rows: their order doesn't matter
+        yield from ((epoch, 0, None) for epoch in range(epochs) if lengths.any())
+        return
     ragged = bool((lengths != lengths[:1]).any())
     device = torch.device("cpu") if generator is None else generator.device
     for epoch in range(epochs):
@@ -140,7 +143,7 @@ def _require_finite(loss: float, norm: float, epoch: int, number: int, optimizer
 def _accumulate(
     policy: Policy,
     whole: Minibatch,
-    rows: Tensor,
+    rows: Tensor | None,
     micro: int,
     objective: Objective,
     train_policy: bool,
@@ -148,13 +151,13 @@ def _accumulate(
     backward: Callable[[Tensor], None],
 ) -> dict[str, float]:
     """Gradients of one minibatch, summed over its microbatches; returns total "loss" and, to measure, statistics."""
-    batch = whole.rows(rows)
+    batch = whole if rows is None else whole.rows(rows)
     divisor = denominator(batch.mask, objective.aggregate, objective.max_length)
     steps = batch.mask.sum()
     totals: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
-    for start in range(0, len(rows), micro):
-        chunk = batch if micro >= len(rows) else whole.rows(rows[start : start + micro])
+    for start in range(0, len(batch.mask), micro):
+        chunk = batch if rows is None or micro >= len(rows) else whole.rows(rows[start : start + micro])
         if chunk.mask.shape[1] == 0:
             continue
         evaluation = policy.evaluate(chunk.context, chunk.actions)
@@ -196,7 +199,8 @@ def _measures(evaluation: Evaluation, chunk: Minibatch, objective: Objective, tr
     measures: dict[str, Tensor] = {}
     if train_policy:
         ratio = _ratio(evaluation, chunk)
-        measures["policy/entropy"] = evaluation.entropy
+        if evaluation.entropy is not None:
+            measures["policy/entropy"] = evaluation.entropy
         # The samples are the OLD policy's, so the unbiased KL(old ‖ new) has the old log-probs in front.
         measures["policy/approx_kl"] = kl_k3(chunk.old_logprobs, evaluation.logprobs)
         if objective.policy_loss == "ppo_clip":

@@ -7,7 +7,6 @@ from gymnasium import spaces
 
 from pipeline.agents.dqn import DqnAgent
 from pipeline.agents.environments import Environments, Experience, Step
-from pipeline.agents.mlp import layers
 from pipeline.agents.networks import QNetwork
 from pipeline.config import DqnConfig, load_agent
 
@@ -24,7 +23,7 @@ def agent_with(**options: object) -> DqnAgent:
 
 def set_q(network: QNetwork, values: list[float]) -> None:
     """Make every state's action values these."""
-    weight, bias = layers(network.advantages.vector.data, network.advantages.sizes)[-1]
+    weight, bias = network.heads.layers[0][-1]
     weight.zero_()
     bias.copy_(torch.tensor(values))
 
@@ -65,7 +64,7 @@ def test_the_target_network_follows_when_due() -> None:
     step = Step(state, np.array([0]), np.ones(1), state, np.array([False]), np.array([False]))
     for count in range(1, 5):
         agent.learn(step, state)
-        same = agent.online.advantages.vector.equal(agent.target.advantages.vector)
+        same = agent.online.heads.vector.equal(agent.target.heads.vector)
         assert same == (count == 4)
 
 

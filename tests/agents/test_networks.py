@@ -48,7 +48,7 @@ def test_q_values_of_every_action(duel: bool) -> None:
 def test_continuous_actions_stay_within_their_bounds(squash: bool) -> None:
     space = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 5.0], np.float32))
     network = ActorCritic(BOX, space, squash=squash, initial_log_std=2.0)
-    actions = network.distribution(torch.randn(50, 6)).sample(torch.Generator().manual_seed(0))
+    actions = network.distribution(torch.randn(50, 2, 3)).sample(torch.Generator().manual_seed(0))
     given = network.to_environment(actions)
     assert given.shape == (50, 2)
     assert all(space.contains(action) for action in given)
