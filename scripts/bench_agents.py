@@ -169,7 +169,7 @@ def ours(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
 
 
 def sb3(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
-    """Stable-Baselines3 with the settings of our config."""
+    """Stable-Baselines3 with the settings of our config; its DQN knows no loss but Huber's."""
     import time
 
     import torch
@@ -200,9 +200,10 @@ def sb3(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
             buffer_size=ours.buffer,
             batch_size=ours.batch_size,
             learning_starts=ours.learning_starts,
-            train_freq=ours.train_every,
+            train_freq=ours.train_every // ours.copies,  # they count steps of all copies together
             gradient_steps=ours.gradient_steps,
             target_update_interval=ours.target_every,
+            tau=ours.target_rate,
             exploration_fraction=ours.epsilon_share,
             exploration_final_eps=ours.epsilon_end,
             **shared,
