@@ -15,7 +15,7 @@ from pipeline.agents.networks import Encoder, QNetwork
 from pipeline.agents.replay import ReplayBuffer
 from pipeline.config import DqnConfig
 from pipeline.rl.action_values import explore, polyak_step, successor_values
-from pipeline.rl.gradients import clip_gradients
+from pipeline.rl.gradients import clear_gradients, clip_gradients
 from pipeline.rl.losses import q_learning_loss
 from pipeline.rl.returns import td_target
 from pipeline.rl.schedules import falling
@@ -46,7 +46,7 @@ class DqnAgent:
             self.online = QNetwork(*shape, dueling=config.dueling)
             self.target = QNetwork(*shape, dueling=config.dueling) if config.target_network else self.online
         self.target.load_state_dict(self.online.state_dict())
-        self._parameters = list(self.online.parameters())
+        self._parameters, self._followers = list(self.online.parameters()), list(self.target.parameters())
         self._optimizer = torch.optim.Adam(self._parameters, lr=config.learning_rate, fused=True)
         capacity = config.buffer if config.replay else max(config.train_every, config.copies)
         self.memory = ReplayBuffer(capacity, observation_space, self._random)
@@ -78,29 +78,28 @@ class DqnAgent:
             figures = {"loss": self._bout(), "epsilon": self.epsilon}
         if cfg.target_network and self._steps - self._copied >= cfg.target_every:
             self._copied = self._steps
-            polyak_step(self.target.parameters(), self.online.parameters(), cfg.target_rate)
+            polyak_step(self._followers, self._parameters, cfg.target_rate)
         return figures
 
     def _bout(self) -> float:
         """`gradient_steps` optimiser steps; returns their mean loss."""
         cfg = self.config
         batch = self.memory.sample(cfg.gradient_steps * cfg.batch_size)
-        parts = range(0, len(batch.rewards), cfg.batch_size)
+        states = self.encode(batch.states)
         # The target network stands still during a bout, so it can be asked once; the online network can't.
         ahead = self.targets(batch) if cfg.target_network and not cfg.double else None
         total = 0.0
-        for start in parts:
-            part = Experience(*(values[start : start + cfg.batch_size] for values in batch))
-            targets = self.targets(part) if ahead is None else ahead[start : start + cfg.batch_size]
-            total += self._descend(part, targets)
-        return total / len(parts)
+        for start in range(0, len(states), cfg.batch_size):
+            rows = slice(start, start + cfg.batch_size)
+            targets = self.targets(Experience(*(part[rows] for part in batch))) if ahead is None else ahead[rows]
+            total += self._descend(states[rows], batch.actions[rows], targets)
+        return total / cfg.gradient_steps
 
-    def _descend(self, batch: Experience, targets: Tensor) -> float:
-        """One optimiser step; returns the loss."""
-        q = self.online(self.encode(batch.states))
+    def _descend(self, states: Tensor, actions: Tensor, targets: Tensor) -> float:
+        """One optimiser step on encoded states; returns the loss."""
         delta = 1.0 if self.config.loss == "huber" else None
-        loss = q_learning_loss(q, batch.actions, targets, huber_delta=delta).mean()
-        self._optimizer.zero_grad()
+        loss = q_learning_loss(self.online(states), actions, targets, huber_delta=delta).mean()
+        clear_gradients(self._parameters)
         loss.backward()
         clip_gradients(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
@@ -110,7 +109,10 @@ class DqnAgent:
     def targets(self, batch: Experience) -> Tensor:
         """y = r + γ V(s'), V = 0 where terminated; V from the target network, its action perhaps the online one's."""
         successors = self.encode(batch.successors)
-        q = torch.cat([self.target(part) for part in successors.split(AT_ONCE)])
+        if len(successors) <= AT_ONCE:
+            q = self.target(successors)
+        else:
+            q = torch.cat([self.target(part) for part in successors.split(AT_ONCE)])
         if self.config.double:
             after = successor_values(q, "taken", actions=self.online(successors).argmax(dim=1))
         else:

@@ -87,7 +87,7 @@ class MLPs(nn.Module):
 
     def views(self, vector: Tensor) -> list[Layers]:
         """A parameter vector as the layers of every perceptron."""
-        parts = iter(vector.split(self._lengths))
+        parts = iter(torch.split_with_sizes(vector, self._lengths))
         return [[(next(parts).view(a, b), next(parts)) for a, b in pairwise(one)] for one in self.sizes]
 
 

@@ -163,6 +163,7 @@ def _train_here(folder: RunDir, config: AgentConfig, advance: Callable[..., None
         _train(folder, config, report)
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
 
 
 def _train_apart(folder: RunDir, configs: Sequence[AgentConfig], advance: Callable[..., None]) -> None:

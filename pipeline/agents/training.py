@@ -67,6 +67,8 @@ def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
     row before), and what the algorithm says of its learning.
     """
     torch.set_num_threads(1)  # networks this small only lose by sharing
+    # Adam's moments of a unit that has died shrink to numbers with which every processor takes a hundred times as long.
+    torch.set_flush_denormal(True)
     envs = Environments(config.environment, config.copies, seed=config.seed, options=config.options)
     agent = build(config, envs.observation_space, envs.action_space)
     rows_every = max(1, config.steps // CURVE_POINTS)

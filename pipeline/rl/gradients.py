@@ -1,9 +1,15 @@
-"""Gradients before the step: their joint norm, and its limit."""
+"""Gradients before the step: forgotten, measured, limited."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+
+
+def clear_gradients(parameters: Iterable[Tensor]) -> None:
+    """Forget them, as `Optimizer.zero_grad` does, without its bookkeeping: 40 µs that a small network doesn't have."""
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:

@@ -6,12 +6,12 @@ statistics.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from pipeline.rl.gradients import clip_gradients
+from pipeline.rl.gradients import clear_gradients, clip_gradients
 from pipeline.rl.kl import kl_k3
 from pipeline.rl.objective import Evaluation, Minibatch, Objective, Policy, per_step_losses
 from pipeline.rl.rollout import Rollout
@@ -76,11 +76,11 @@ def update(
     history: list[dict[str, float]] = []
     stopped = False
     for epoch, number, rows in _minibatches(whole, epochs, minibatch_size, micro, generator):
-        optimizer.zero_grad(set_to_none=True)
+        clear_gradients(parameters)
         measure = statistics or target_kl is not None
         stats = _accumulate(policy, whole, rows, micro, objective, train_policy, measure, backward)
         norm = clip_gradients(parameters, max_grad_norm)
-        _require_finite(stats.pop("loss"), norm, epoch, number, optimizer)
+        _require_finite(stats.pop("loss"), norm, epoch, number, parameters)
         if train_policy:
             stats["policy/grad_norm"] = norm
         history.append(stats)
@@ -88,7 +88,7 @@ def update(
         if stopped:
             break
         optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    clear_gradients(parameters)
     counts = {"update/minibatches": float(len(history) - stopped), "update/stopped_early": float(stopped)}
     return _summarise(history) | _explained_variance(whole) | counts if statistics else counts
 
@@ -129,11 +129,11 @@ def _minibatches(
                 yield epoch, number, rows
 
 
-def _require_finite(loss: float, norm: float, epoch: int, number: int, optimizer: torch.optim.Optimizer) -> None:
+def _require_finite(loss: float, norm: float, epoch: int, number: int, parameters: Iterable[Tensor]) -> None:
     """A NaN stepped once is in every weight; stop before, with the gradients cleared."""
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    optimizer.zero_grad(set_to_none=True)
+    clear_gradients(parameters)
     raise FloatingPointError(
         f"epoch {epoch}, minibatch {number}: got loss {loss}, gradient norm {norm}; this step was not taken. "
         "Lower the learning rate, or look for NaN in rewards, values or log-probs"
