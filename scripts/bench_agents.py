@@ -41,6 +41,29 @@ PAIRS = (
     ("Taxi-v3", "q_learning", 7.8),
     ("CliffWalking-v1", "q_learning", -13.0),
 )
+# figure: task, and what it compares: (algorithm, settings…) by label
+FIGURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "cartpole": ("CartPole-v1", {"PPO": ("ppo",), "A2C": ("a2c",), "DQN": ("dqn",), "REINFORCE": ("reinforce",)}),
+    "cliff": ("CliffWalking-v1", {"Q-learning": ("q_learning",), "SARSA": ("sarsa",)}),
+    "dqn": (
+        "CartPole-v1",
+        {
+            "DQN": ("dqn",),
+            "without replay": ("dqn", "replay=false"),
+            "without target network": ("dqn", "target_network=false"),
+        },
+    ),
+    "reinforce": ("CartPole-v1", {"learned baseline": ("reinforce",), "no baseline": ("reinforce", "baseline=none")}),
+    "a2c": ("CartPole-v1", {f"{n} steps": ("a2c", f"horizon={n}") for n in (1, 16, 128)}),
+    "ppo": (
+        "CartPole-v1",
+        {
+            "20 passes": ("ppo",),
+            "20 passes, no clip": ("ppo", "clip=1000", "clip_schedule=constant"),
+            "1 pass": ("ppo", "epochs=1"),
+        },
+    ),
+}
 SPEED = {"ppo": 100_000, "a2c": 100_000, "dqn": 50_000}  # environment steps
 SIDES = ("ours", "sb3")
 EPISODES = 30  # of the evaluation beside the speed
@@ -101,21 +124,16 @@ def print_table(seeds: int, out: Path, only: list[str]) -> None:
 
 
 def draw_figures(seeds: int, out: Path, into: Path) -> None:
-    """cartpole.png, dqn.png and maze.png."""
+    """Every one of FIGURES, and the maze."""
     from pipeline.agents.runs import compare, run
-    from pipeline.config import AgentConfig, load_agent
+    from pipeline.config import load_agent
 
-    def config(algorithm: str, place: str, *overrides: str) -> AgentConfig:
-        return load_agent(algorithm, "CartPole-v1", [f"seeds={seeds}", f"run_dir={out / place}", *overrides])
-
-    algorithms = [algorithm for task, algorithm, _ in PAIRS if task == "CartPole-v1"]
-    compare({name: config(name, f"{name}-CartPole-v1") for name in algorithms}, into / "cartpole.png")
-    variants = {
-        "DQN": config("dqn", "dqn-CartPole-v1"),
-        "without replay": config("dqn", "dqn-no-replay", "replay=false"),
-        "without target network": config("dqn", "dqn-no-target", "target_network=false"),
-    }
-    compare(variants, into / "dqn.png")
+    for figure, (task, variants) in FIGURES.items():
+        configs = {}
+        for label, (algorithm, *overrides) in variants.items():
+            place = out / "-".join([algorithm, task, *overrides])  # a run of the table is taken from there
+            configs[label] = load_agent(algorithm, task, [f"seeds={seeds}", f"run_dir={place}", *overrides])
+        compare(configs, into / f"{figure}.png")
     run(load_agent("q_learning", "Maze-v0", [f"run_dir={out / 'maze'}"]))
     shutil.copy(out / "maze" / "maze.png", into / "maze.png")
 
