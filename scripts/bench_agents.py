@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,17 @@ FIGURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         },
     ),
 }
-SPEED = {"ppo": 100_000, "a2c": 100_000, "dqn": 50_000}  # environment steps
+# what is timed on CartPole-v1: algorithm, environment steps, settings that differ from its config
+SPEED: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "PPO": ("ppo", 100_000, ()),
+    "A2C": ("a2c", 100_000, ()),
+    "DQN": ("dqn", 50_000, ()),
+    "DQN in bouts": (
+        "dqn",
+        50_000,
+        ("train_every=32", "gradient_steps=32", "target_every=32", "target_rate=0.15"),
+    ),
+}
 SIDES = ("ours", "sb3")
 EPISODES = 30  # of the evaluation beside the speed
 
@@ -82,13 +93,11 @@ def main() -> None:
     figures.add_argument("--into", type=Path, default=Path("docs/agents"))
     speed = commands.add_parser("speed", help="steps a second beside Stable-Baselines3")
     speed.add_argument("--rounds", type=int, default=3)
-    speed.add_argument("--algorithms", nargs="+", choices=SPEED, default=list(SPEED))
-    speed.add_argument("--steps", type=int, help="for all algorithms, instead of their own")
+    speed.add_argument("--only", nargs="+", choices=SPEED, default=list(SPEED))
     speed.add_argument("--json", type=Path, help="write every figure here")
     one = commands.add_parser("one")  # one side of one comparison, in a process of its own
     one.add_argument("side", choices=SIDES)
-    one.add_argument("algorithm", choices=SPEED)
-    one.add_argument("steps", type=int)
+    one.add_argument("name", choices=SPEED)
     one.add_argument("seed", type=int)
     arguments = parser.parse_args()
     if arguments.command == "table":
@@ -96,10 +105,10 @@ def main() -> None:
     elif arguments.command == "figures":
         draw_figures(arguments.seeds, arguments.out, arguments.into)
     elif arguments.command == "speed":
-        compare_speed(arguments.rounds, arguments.algorithms, arguments.steps, arguments.json)
+        compare_speed(arguments.rounds, arguments.only, arguments.json)
     else:
         side = ours if arguments.side == "ours" else sb3
-        print(json.dumps(side(arguments.algorithm, arguments.steps, arguments.seed)))
+        print(json.dumps(side(*SPEED[arguments.name], arguments.seed)))
 
 
 def print_table(seeds: int, out: Path, only: list[str]) -> None:
@@ -138,34 +147,29 @@ def draw_figures(seeds: int, out: Path, into: Path) -> None:
     shutil.copy(out / "maze" / "maze.png", into / "maze.png")
 
 
-def compare_speed(rounds: int, algorithms: list[str], steps: int | None, file: Path | None) -> None:
-    """Interleaved runs; medians and their ratio."""
+def compare_speed(rounds: int, names: list[str], file: Path | None) -> None:
+    """Interleaved runs; medians, their ratio, and the smallest and largest ratio of a round."""
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    table = Table("algorithm", "ours, steps/s", "SB3, steps/s", "ratio", "return, ours", "return, SB3")
-    for algorithm in algorithms:
+    table = Table("", "ours, steps/s", "SB3, steps/s", "ratio", "of each round", "return, ours", "return, SB3")
+    for name in names:
         sides: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         for number in range(rounds):
             for side in SIDES if number % 2 == 0 else reversed(SIDES):
-                command = [
-                    sys.executable,
-                    __file__,
-                    "one",
-                    side,
-                    algorithm,
-                    str(steps or SPEED[algorithm]),
-                    str(number),
-                ]
+                command = [sys.executable, __file__, "one", side, name, str(number)]
                 done = subprocess.run(
                     command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
                 )
                 sides[side].append(json.loads(done.stdout.splitlines()[-1]))
-        results[algorithm] = sides
-        medians = {side: statistics.median(one["steps_per_second"] for one in runs) for side, runs in sides.items()}
+        results[name] = sides
+        speeds = {side: [one["steps_per_second"] for one in runs] for side, runs in sides.items()}
+        medians = {side: statistics.median(values) for side, values in speeds.items()}
+        ratios = [ours / theirs for ours, theirs in zip(*speeds.values(), strict=True)]
         returns = {side: statistics.fmean(one["mean_return"] for one in runs) for side, runs in sides.items()}
         table.add_row(
-            algorithm,
+            name,
             *(f"{medians[side]:,.0f}" for side in SIDES),
             f"{medians['ours'] / medians['sb3']:.2f}",
+            f"{min(ratios):.2f}–{max(ratios):.2f}",
             *(f"{returns[side]:.0f}" for side in SIDES),
         )
     Console().print(table)
@@ -173,20 +177,20 @@ def compare_speed(rounds: int, algorithms: list[str], steps: int | None, file: P
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def ours(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
+def ours(algorithm: str, steps: int, overrides: Sequence[str], seed: int) -> dict[str, Any]:
     """This project, by its config for CartPole."""
     from pipeline.agents.training import train
     from pipeline.config import load_agent
     from pipeline.rundir import StageDir
 
-    overrides = [f"steps={steps}", f"seed={seed}", f"evaluation_episodes={EPISODES}"]
-    config = load_agent(algorithm, "CartPole-v1", overrides)
+    own = [f"steps={steps}", f"seed={seed}", f"evaluation_episodes={EPISODES}"]
+    config = load_agent(algorithm, "CartPole-v1", [*overrides, *own])
     with tempfile.TemporaryDirectory() as folder:
         result = train(config, StageDir(Path(folder) / "run", "agent", ""), lambda steps, figures: None)
     return {name: result.metrics[name] for name in ("steps_per_second", "mean_return")}
 
 
-def sb3(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
+def sb3(algorithm: str, steps: int, overrides: Sequence[str], seed: int) -> dict[str, Any]:
     """Stable-Baselines3 with the settings of our config; its DQN knows no loss but Huber's."""
     import time
 
@@ -198,7 +202,7 @@ def sb3(algorithm: str, steps: int, seed: int) -> dict[str, Any]:
     from pipeline.config import load_agent
 
     torch.set_num_threads(1)
-    ours: Any = load_agent(algorithm, "CartPole-v1", [])
+    ours: Any = load_agent(algorithm, "CartPole-v1", overrides)
     envs = make_vec_env("CartPole-v1", ours.copies, seed=seed)
 
     def rate(value: float, schedule: str) -> Any:
