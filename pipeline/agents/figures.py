@@ -56,20 +56,31 @@ def learning_curves(series: Mapping[str, Sequence[Curve]], title: str, path: Pat
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         axes = figure.subplots()
+        means: list[Array] = []
         for (name, curves), color in zip(series.items(), _hues(len(series)), strict=True):
             if not curves:
                 axes.plot([], [], color=color, label=f"{name} (no episode ended)")
                 continue
             grid, mean, low, high = interval(curves)
+            means.append(mean)
             axes.plot(grid, mean, color=color, linewidth=2, label=_with_count(name, len(curves)))
             if len(curves) > 1:
                 axes.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0)
+        if means:
+            axes.set_ylim(*_window(np.concatenate(means)))
         axes.set_title(title)
         axes.set_xlabel("environment steps")
         axes.set_ylabel("return while learning")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.legend(loc="best")
         figure.savefig(path, dpi=DPI)
+
+
+def _window(means: Array) -> tuple[float, float]:
+    """What of the returns to show: all but the lowest twentieth, which beginners get, and some air for intervals."""
+    low, high = np.quantile(means, 0.05), means.max()
+    air = 0.15 * max(high - low, 1.0)
+    return float(low - air), float(high + air)
 
 
 def interval(curves: Sequence[Curve]) -> tuple[Array, Array, Array, Array]:
