@@ -55,7 +55,7 @@ FIGURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         },
     ),
     "reinforce": ("CartPole-v1", {"learned baseline": ("reinforce",), "no baseline": ("reinforce", "baseline=none")}),
-    "a2c": ("CartPole-v1", {f"{n} steps": ("a2c", f"horizon={n}") for n in (1, 16, 128)}),
+    "a2c": ("CartPole-v1", {f"horizon {n}": ("a2c", f"horizon={n}") for n in (1, 16, 128)}),
     "ppo": (
         "CartPole-v1",
         {

@@ -118,6 +118,7 @@ class ReinforceConfig(OnPolicyConfig):
     learning_rate: Rate = 3e-3
     episodes: Positive = Field(8, description="finished episodes per update")
     baseline: Literal["none", "value"] = Field("value", description="subtract a learned V(s) from the return")
+    max_grad_norm: Rate = Field(1000.0, description="of policy and baseline together: whole returns are large errors")
 
 
 class A2cConfig(OnPolicyConfig):
