@@ -68,7 +68,7 @@ FIGURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
 # what is timed on CartPole-v1: algorithm, environment steps, settings that differ from its config
 SPEED: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "PPO": ("ppo", 100_000, ()),
-    "A2C": ("a2c", 100_000, ()),
+    "A2C": ("a2c", 200_000, ()),
     "DQN": ("dqn", 50_000, ()),
     "DQN in bouts": (
         "dqn",
