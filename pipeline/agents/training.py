@@ -1,5 +1,6 @@
 """The one loop of all agents, the evaluation after it, and the folder that keeps both."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,8 @@ def load(config: AgentConfig, folder: Path, render_mode: str = "rgb_array") -> t
 
 def look_at(config: AgentConfig, render_mode: str | None) -> gymnasium.Env[Any, Any]:
     """One copy of the environment, to render; its episodes end."""
+    if render_mode == "rgb_array":
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a screen, and complains, to draw pixels
     return make(config.environment, {**with_limit(config.environment, config.options), "render_mode": render_mode})
 
 
