@@ -132,25 +132,21 @@ def evaluate(agent: Agent, config: AgentConfig) -> list[float]:
 
 
 def load(config: AgentConfig, folder: Path, render_mode: str = "rgb_array") -> tuple[Agent, gymnasium.Env[Any, Any]]:
-    """A saved agent and one environment to act in, that can be looked at.
+    """A saved agent and one environment to act in, that can be looked at and whose episodes end.
 
     Raises:
         AgentError: if the environment can't be made, or the saved agent is none of this config.
     """
-    env = look_at(config, render_mode)
+    if render_mode == "rgb_array":
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a screen, and complains, to draw pixels
+    options = with_limit(config.environment, config.options)
+    env = make(config.environment, {**options, "render_mode": render_mode})
     agent = build(config, env.observation_space, env.action_space)
     try:
         agent.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as problem:
         raise AgentError(f"{folder / WEIGHTS} can't be loaded: {str(problem).splitlines()[0]}") from None
     return agent, env
-
-
-def look_at(config: AgentConfig, render_mode: str | None) -> gymnasium.Env[Any, Any]:
-    """One copy of the environment, to render; its episodes end."""
-    if render_mode == "rgb_array":
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a screen, and complains, to draw pixels
-    return make(config.environment, {**with_limit(config.environment, config.options), "render_mode": render_mode})
 
 
 def _means(episodes: list[Episode]) -> dict[str, float]:

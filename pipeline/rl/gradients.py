@@ -27,9 +27,10 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> float:
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [parameter.grad for parameter in with_gradient if parameter.grad is not None]
     if len(gradients) == 1:  # a small agent's only vector, for which the general way takes four times as long
-        size = float(torch.linalg.vector_norm(gradients[0]))
+        norm = torch.linalg.vector_norm(gradients[0])
+        size = float(norm)
         if max_norm < size < float("inf"):
-            gradients[0].mul_(max_norm / size)
+            gradients[0].mul_(max_norm / (norm + 1e-6))  # torch's guard, so that both ways agree to the last bit
         return size
     norm = torch.nn.utils.get_total_norm(gradients)
     size = float(norm)

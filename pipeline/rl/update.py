@@ -75,10 +75,10 @@ def update(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     history: list[dict[str, float]] = []
     stopped = False
-    for epoch, number, rows in _minibatches(whole, epochs, minibatch_size, micro, generator):
+    for epoch, number, batch in _minibatches(whole, epochs, minibatch_size, micro, generator):
         clear_gradients(parameters)
         measure = statistics or target_kl is not None
-        stats = _accumulate(policy, whole, rows, micro, objective, train_policy, measure, backward)
+        stats = _accumulate(policy, batch, micro, objective, train_policy, measure, backward)
         norm = clip_gradients(parameters, max_grad_norm)
         _require_finite(stats.pop("loss"), norm, epoch, number, parameters)
         if train_policy:
@@ -111,11 +111,11 @@ def _check_needs(whole: Minibatch, objective: Objective, train_policy: bool) -> 
 
 def _minibatches(
     whole: Minibatch, epochs: int, size: int, micro: int, generator: torch.Generator | None
-) -> Iterator[tuple[int, int, Tensor | None]]:
-    """(epoch, minibatch, rows longest first; None = all), leaving out minibatches without a real step."""
+) -> Iterator[tuple[int, int, Minibatch]]:
+    """(epoch, number, rows longest first), leaving out minibatches without a real step."""
     lengths = whole.mask.sum(dim=1).cpu()
     if min(size, micro) >= len(lengths):  # one pass takes all rows: their order doesn't matter
-        yield from ((epoch, 0, None) for epoch in range(epochs) if lengths.any())
+        yield from ((epoch, 0, whole) for epoch in range(epochs) if lengths.any())
         return
     ragged = bool((lengths != lengths[:1]).any())
     device = torch.device("cpu") if generator is None else generator.device
@@ -126,7 +126,7 @@ def _minibatches(
             if ragged:  # longest first: running out of memory shows at once, and neighbours pad each other least
                 rows = rows[lengths[rows].argsort(descending=True, stable=True)]
             if lengths[rows[0]] > 0:
-                yield epoch, number, rows
+                yield epoch, number, whole.rows(rows)
 
 
 def _require_finite(loss: float, norm: float, epoch: int, number: int, parameters: Iterable[Tensor]) -> None:
@@ -142,8 +142,7 @@ def _require_finite(loss: float, norm: float, epoch: int, number: int, parameter
 
 def _accumulate(
     policy: Policy,
-    whole: Minibatch,
-    rows: Tensor | None,
+    batch: Minibatch,
     micro: int,
     objective: Objective,
     train_policy: bool,
@@ -151,13 +150,13 @@ def _accumulate(
     backward: Callable[[Tensor], None],
 ) -> dict[str, float]:
     """Gradients of one minibatch, summed over its microbatches; returns total "loss" and, to measure, statistics."""
-    batch = whole if rows is None else whole.rows(rows)
     divisor = denominator(batch.mask, objective.aggregate, objective.max_length)
     steps = batch.mask.sum()
     totals: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
-    for start in range(0, len(batch.mask), micro):
-        chunk = batch if rows is None or micro >= len(rows) else whole.rows(rows[start : start + micro])
+    size = len(batch.mask)
+    for start in range(0, size, micro):
+        chunk = batch if micro >= size else batch.rows(torch.arange(start, min(start + micro, size)))
         if chunk.mask.shape[1] == 0:
             continue
         evaluation = policy.evaluate(chunk.context, chunk.actions)
