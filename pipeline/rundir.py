@@ -43,6 +43,7 @@ class StageResult:
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     peak_rss_mb: float = 0.0
+    peak_gpu_mb: float | None = None  # None where the stage ran without a GPU
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -137,6 +138,7 @@ class StageDir:
         data: Mapping[str, dict[str, Any]] | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        peak_gpu_mb: float | None = None,
     ) -> StageResult:
         """Write result.json; from now on the stage counts as done."""
         result = StageResult(
@@ -147,6 +149,7 @@ class StageDir:
             data=dict(data or {}),
             seconds=round(time.perf_counter() - self._started, 2),
             peak_rss_mb=round(peak_rss_mb(), 1),
+            peak_gpu_mb=peak_gpu_mb,
             environment=environment(device, dtype),
         )
         write_atomically(self.path / "result.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
@@ -218,6 +221,8 @@ def summary(run: RunDir) -> dict[str, Any]:
             continue
         flat |= {f"{stage}.{name}": value for name, value in result.metrics.items()}
         flat |= {f"{stage}.seconds": result.seconds, f"{stage}.peak_rss_mb": result.peak_rss_mb}
+        if result.peak_gpu_mb is not None:
+            flat[f"{stage}.peak_gpu_mb"] = result.peak_gpu_mb
         total += result.seconds
     flat["total_seconds"] = round(total, 2)
     return flat

@@ -1,7 +1,8 @@
 """One frozen base model; every role is a named LoRA adapter on it, with a scalar head where it scores.
 
-`hidden` is the one way in: it runs the trunk under a named adapter (or none) over right-padded sequences. Padding
-stands after the real tokens and attention is causal, so it can't reach them and no attention mask is needed.
+`states` is the way in: it runs the trunk under a named adapter (or none) over packed sequences. `hidden` is its plain
+twin over right-padded ids, where padding stands after the real tokens and attention is causal, so that it can't reach
+them and no attention mask is needed.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from pipeline.lm.options import (
     stop_ids,
     unreachable,
 )
+from pipeline.lm.packing import Packing, States, enable
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.lm.trunk import LowerTrunk
 
@@ -46,11 +48,12 @@ class Backbone(nn.Module):
         self._base = base
         self.adapters = Adapters(base, lora)
         self.heads = self.adapters.heads
+        self.packs = enable(base)
         self._checkpointed: list[nn.Module] = []  # layers that recompute their activations
         self.lower: LowerTrunk | None = None
         adapted: Any = lora.layers_to_transform
         first = 0 if adapted is None else min(adapted)
-        if first > 0 and LowerTrunk.supports(self.trunk):
+        if first > 0 and self.packs and LowerTrunk.supports(self.trunk):
             self.lower = LowerTrunk(self.trunk, first)
 
     @classmethod
@@ -134,12 +137,18 @@ class Backbone(nn.Module):
         with self.adapters.using(adapter), self._recomputing():
             return self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
-    def hidden_of(self, adapter: str | None, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """`hidden` of right-padded sequences; the lower trunk's share is remembered where adapters leave it alone."""
-        if self.lower is None:
-            return self.hidden(adapter, self.pad(sequences))
+    def states(self, adapter: str | None, sequences: Sequence[Sequence[int]]) -> States:
+        """Final hidden states of sequences under `adapter`; the lower trunk's share is remembered."""
+        packing = Packing(sequences, self.device)
         with self.adapters.using(adapter), self._recomputing():
-            return self.lower.upper(self.lower.states(sequences, self.pad))
+            if self.lower is not None:
+                return States(self.lower.upper(self.lower.states(sequences), packing), packing.places)
+            if self.packs:
+                hidden = self.trunk(input_ids=packing.ids[None], **packing.options).last_hidden_state[0]
+                return States(hidden, packing.places)
+        padded = self.hidden(adapter, self.pad(sequences))
+        shape = padded.shape[:2]
+        return States(padded.flatten(0, 1), torch.arange(shape.numel(), device=self.device).view(shape))
 
     @property
     def head_weight(self) -> Tensor:

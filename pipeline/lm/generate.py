@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.decoder import Decoder, decoder_for, padded_left
+from pipeline.lm.decoder import Decoder, PlainDecoder, padded_left
+from pipeline.lm.static_decoder import GraphDecoder, StaticDecoder
 from pipeline.lm.trunk import LowerTrunk
-
-FINISHED = 0.125  # share of finished rows at which they leave the batch: leaving copies the whole cache
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,15 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) 
         chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
         chosen.clamp_(max=logits.shape[1] - 1)
     return chosen.squeeze(1), probabilities.gather(1, chosen).log().squeeze(1)
+
+
+def decoder_for(backbone: Backbone, max_new_tokens: int) -> Decoder:
+    """The fastest decoder that architecture and device allow, for the adapter that is active now."""
+    if not StaticDecoder.supports(backbone):
+        return PlainDecoder(backbone)
+    if backbone.device.type == "cuda":
+        return GraphDecoder(StaticDecoder(backbone, max_new_tokens, growing=False))
+    return StaticDecoder(backbone, max_new_tokens)
 
 
 @torch.no_grad()
@@ -89,13 +97,16 @@ def generate(
         for step in range(max_new_tokens):
             chosen, chosen_logprobs = draw(logits, temperature, generator)
             live = ~stopped[rows]
-            tokens[rows[live], step], logprobs[rows[live], step] = chosen[live], chosen_logprobs[live]
-            lengths[rows[live]] += 1
+            # No boolean indexing here: a GPU would have to be waited for.
+            tokens[rows, step] = torch.where(live, chosen, pad)
+            logprobs[rows, step] = torch.where(live, chosen_logprobs, 0.0)
+            lengths[rows] += live
             stopped[rows] |= torch.isin(chosen, stop)
-            if stopped[rows].all() or step + 1 == max_new_tokens:
+            running, before = torch.stack([(~stopped[rows]).sum(), live.sum()]).tolist()
+            if running == 0 or step + 1 == max_new_tokens:
                 break
             # A row stays for one step after its end, so that its last token passes by the boundary too.
-            if (~live).float().mean() > FINISHED:
+            if before < (1 - decoder.leave_at) * len(rows):
                 decoder.keep(live.nonzero().squeeze(1))
                 rows, chosen = rows[live], chosen[live]
             logits = decoder.step(chosen)

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 128  # tokens; 128 × 49k logits in fp32 are 25 MB, below the size that glibc returns to the system every time
+# Tokens; 128 × 49k logits in fp32 are 25 MB, below the size that glibc returns to the system every time. A GPU wants
+# more of them at once: 200 MB a temporary.
+CHUNK, GPU_CHUNK = 128, 1024
 BLOCK = 2048  # words of the vocabulary
 
 
@@ -37,8 +39,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
         entropy = torch.empty_like(logprobs)
         slopes: list[Tensor] = []
         entropy_slopes: list[Tensor] = []
-        for start in range(0, len(hidden), CHUNK):
-            rows = slice(start, start + CHUNK)
+        chunk = CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
             logits = head_logits(hidden[rows], weight)
             damping = None
             if softcap is not None:

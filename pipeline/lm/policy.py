@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import Completions, generate
+from pipeline.lm.packing import States
 from pipeline.rl.rollout import Rollout
 from pipeline.rl.update import Evaluation
 
@@ -88,7 +89,7 @@ class LanguagePolicy:
     def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
         """log π, entropy and (with a critic) V(s_t) of `actions` [b,t], with gradient. Padding holds zeros."""
         at = Positions(context, actions)
-        hidden = at.select(self.backbone.hidden_of(self.adapter, at.sequences))  # [N,D], N real tokens
+        hidden = at.select(self.backbone.states(self.adapter, at.sequences))  # [N,D], N real tokens
         stats = self.backbone.logprobs(
             hidden, at.targets, temperature=self.temperature, entropy_gradient=self.entropy_gradient
         )
@@ -103,13 +104,13 @@ class LanguagePolicy:
     def values(self, context: Mapping[str, Tensor], actions: Tensor) -> Tensor:
         """V(s_t) [b,t], s_t = the prompt and the actions before t. Padding holds zeros."""
         at = Positions(context, actions)
-        hidden = at.select(self.backbone.hidden_of(self._critic_adapter, at.sequences))
+        hidden = at.select(self.backbone.states(self._critic_adapter, at.sequences))
         return at.scatter(self.backbone.score(self._critic_adapter, hidden))
 
 
 class Positions:
-    """Where completions stand in right-padded sequences prompt + completion: row b's token t is predicted at
-    position prompt_length_b + t − 1."""
+    """Where completions stand in sequences prompt + completion: row b's token t is predicted at its position
+    prompt_length_b + t − 1."""
 
     def __init__(self, context: Mapping[str, Tensor], actions: Tensor) -> None:
         prompt_lengths, lengths = context["prompt_lengths"], context["lengths"].clamp(max=actions.shape[1])
@@ -120,9 +121,9 @@ class Positions:
         self.targets = actions[self.mask]
         self.sequences = sequences(context, actions)
 
-    def select(self, per_position: Tensor) -> Tensor:
-        """[b,L,…] → [N,…], the positions that predict real completion tokens."""
-        return per_position[self.rows, self.columns]
+    def select(self, states: States) -> Tensor:
+        """[N,D], at the positions that predict real completion tokens."""
+        return states.at(self.rows, self.columns)
 
     def scatter(self, per_token: Tensor) -> Tensor:
         """[N] → [b,t], zeros at padding."""
@@ -167,10 +168,10 @@ def rollout_logprobs(
 ) -> Tensor:
     """log π of a rollout's actions [B,T] under any adapter (None = the base), without gradient."""
     logprobs = torch.zeros_like(rollout.logprobs)
-    for rows in by_length(rollout, batch_size):
+    for rows in batches(backbone, rollout, batch_size):
         part = rollout.select(rows)
         at = Positions(part.context, part.actions[:, : int(part.lengths.max())])
-        hidden = at.select(backbone.hidden_of(adapter, at.sequences))
+        hidden = at.select(backbone.states(adapter, at.sequences))
         stats = backbone.logprobs(hidden, at.targets, temperature=temperature)
         logprobs[rows, : at.mask.shape[1]] = at.scatter(stats.logprobs)
     return logprobs
@@ -180,14 +181,15 @@ def rollout_logprobs(
 def rollout_values(policy: LanguagePolicy, rollout: Rollout) -> Tensor:
     """V(s_t) of a rollout's states [B,T], without gradient."""
     values = torch.zeros_like(rollout.logprobs)
-    for rows in by_length(rollout, policy.batch_size):
+    for rows in batches(policy.backbone, rollout, policy.batch_size):
         part = rollout.select(rows)
         longest = int(part.lengths.max())
         values[rows, :longest] = policy.values(part.context, part.actions[:, :longest])
     return values
 
 
-def by_length(rollout: Rollout, batch_size: int) -> list[Tensor]:
-    """Row indices in batches of similar sequence length, longest first."""
+def batches(backbone: Backbone, rollout: Rollout, size: int) -> tuple[Tensor, ...]:
+    """Row indices: neighbours together, which share their prompt, or where nothing is shared, rows of like length."""
     total = rollout.context["prompt_lengths"] + rollout.lengths
-    return list(total.argsort(descending=True, stable=True).split(batch_size))
+    order = torch.arange(len(total)) if backbone.packs else total.argsort(descending=True, stable=True)
+    return order.split(size)

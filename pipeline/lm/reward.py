@@ -26,9 +26,9 @@ class RewardModel:
         """
         if any(len(sequence) == 0 for sequence in sequences):
             raise ValueError("sequences must have at least one token; got an empty one")
-        hidden = self.backbone.hidden_of(self.adapter, sequences)
-        last = torch.tensor([len(sequence) - 1 for sequence in sequences], device=hidden.device)
-        return self.backbone.score(self.adapter, hidden[torch.arange(len(hidden), device=hidden.device), last])
+        states = self.backbone.states(self.adapter, sequences)
+        last = torch.tensor([len(sequence) - 1 for sequence in sequences], device=self.backbone.device)
+        return self.backbone.score(self.adapter, states.at(torch.arange(len(last), device=last.device), last))
 
     @torch.no_grad()
     def standardise(self, mean: float, std: float) -> None:
@@ -40,8 +40,12 @@ class RewardModel:
 
     @torch.no_grad()
     def score_sequences(self, sequences: Sequence[Sequence[int]], *, batch_size: int = 16) -> Tensor:
-        """Scores [B] without gradient, in batches of similar length; the order is the input's."""
-        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+        """Scores [B] without gradient; the order is the input's.
+
+        A batch is of sequences that begin alike, or where nothing can be shared, of sequences of like length.
+        """
+        packs = self.backbone.packs
+        order = sorted(range(len(sequences)), key=lambda i: list(sequences[i]) if packs else [-len(sequences[i])])
         scores = torch.zeros(len(sequences), device=self.backbone.device)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.lm.packing import Packing
+
 BUDGET = 512 * 2**20  # bytes of boundary states kept; the least recently used leave first
 
 
@@ -31,36 +33,36 @@ class LowerTrunk:
 
     @staticmethod
     def supports(trunk: Any) -> bool:
-        """Decoders whose layers see nothing but the hidden state and the position, all alike."""
-        kinds = set(getattr(trunk.config, "layer_types", None) or ["full_attention"])
+        """Decoders (that can be packed) whose layers see nothing but the hidden state and the position."""
         parts = all(hasattr(trunk, name) for name in ("embed_tokens", "layers", "norm"))
         # Gemma scales its embeddings on the way in, so boundary states can't be handed in as embeddings.
-        return parts and kinds == {"full_attention"} and "gemma" not in trunk.config.model_type
+        return parts and "gemma" not in trunk.config.model_type
 
     @torch.no_grad()
-    def states(self, sequences: Sequence[Sequence[int]], pad: Any) -> Tensor:
-        """Hidden states [b,L,D] at the boundary of right-padded sequences; zeros at padding.
-
-        Args:
-            sequences: b rows of token ids.
-            pad: turns rows of ids into a right-padded tensor on the model's device.
-        """
+    def states(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Hidden states [length,D] at the boundary, of each sequence."""
         keys = [tuple(sequence) for sequence in sequences]
         missing = [key for key in dict.fromkeys(keys) if key not in self._states]
-        fresh: dict[tuple[int, ...], Tensor] = {}
-        if missing:
-            with self._only(slice(0, self._boundary), nn.Identity()):
-                hidden = self._trunk(input_ids=pad(missing), use_cache=False).last_hidden_state
-            fresh = {key: hidden[row, : len(key)].clone() for row, key in enumerate(missing)}
-        rows = [fresh[key] if key in fresh else self._states[key] for key in keys]
+        fresh = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
+        found = [fresh[key] if key in fresh else self._states[key] for key in keys]
         for key, state in fresh.items():
             self._keep(key, state)
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return found
 
-    def upper(self, states: Tensor) -> Tensor:
-        """Final hidden states [b,L,D] from boundary states, under whichever adapter is active."""
+    def _compute(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        packing = Packing(sequences, self._trunk.embed_tokens.weight.device)
+        with self._only(slice(0, self._boundary), nn.Identity()):
+            hidden = self._trunk(input_ids=packing.ids[None], **packing.options).last_hidden_state[0]
+        return [hidden[places[: len(ids)]] for places, ids in zip(packing.places, sequences, strict=True)]
+
+    def upper(self, states: Sequence[Tensor], packing: Packing) -> Tensor:
+        """Final hidden states [M,D] of packed sequences from their boundary states, under the active adapter."""
+        packed = states[0].new_empty(len(packing.ids), states[0].shape[-1])
+        for places, state in zip(packing.places, states, strict=True):
+            packed[places[: len(state)]] = state
         with self._only(slice(self._boundary, None), self._trunk.norm):
-            return self._trunk(inputs_embeds=states, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+            out = self._trunk(inputs_embeds=packed[None], **packing.options)
+        return out.last_hidden_state[0]  # type: ignore[no-any-return]
 
     @property
     def boundary(self) -> int:

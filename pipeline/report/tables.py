@@ -57,13 +57,9 @@ def cards(run: Run) -> list[Card]:
     results = [stage.result for stage in run.finished if stage.result]
     names = "all stages" if not run.unfinished else f"{len(results)} of {len(run.stages)} stages"
     found.append(Card("Time", duration(sum(result.seconds for result in results)), names))
-    found.append(
-        Card(
-            "Peak memory",
-            megabytes(max(result.peak_rss_mb for result in results)),
-            "resident",
-        )
-    )
+    found.append(Card("Peak memory", megabytes(max(result.peak_rss_mb for result in results)), "resident"))
+    if on_gpu := [result.peak_gpu_mb for result in results if result.peak_gpu_mb is not None]:
+        found.append(Card("Peak GPU memory", megabytes(max(on_gpu)), "allocated"))
     return [card for card in found if card]
 
 
@@ -182,15 +178,15 @@ def reward(run: Run) -> Table | None:
 
 def cost(run: Run) -> Table:
     """Seconds, peak memory and trainable parameters of each finished stage."""
+    stages = [(stage, stage.result) for stage in run.finished if stage.result]
+    on_gpu = any(result.peak_gpu_mb is not None for _, result in stages)
     rows = []
-    for stage in run.finished:
-        assert stage.result
-        trainable = count(stage.metrics.get("trainable_parameters"))
-        steps = count(stage.metrics.get("steps"))
-        row = [duration(stage.result.seconds), megabytes(stage.result.peak_rss_mb), steps, trainable]
-        rows.append([STAGE_NAMES[stage.name], *row])
-    heads = ["Stage", "Time", "Peak memory", "Steps", "Trainable parameters"]
-    return Table("Cost of each stage. Memory is the process's resident peak, not the accelerator's.", heads, rows)
+    for stage, result in stages:
+        memory = [megabytes(result.peak_rss_mb)] + ([megabytes(result.peak_gpu_mb)] if on_gpu else [])
+        learned = [count(stage.metrics.get(name)) for name in ("steps", "trainable_parameters")]
+        rows.append([STAGE_NAMES[stage.name], duration(result.seconds), *memory, *learned])
+    heads = ["Stage", "Time", "Peak memory", *(["On the GPU"] if on_gpu else []), "Steps", "Trainable parameters"]
+    return Table("Cost of each stage. Memory is the process's resident peak.", heads, rows)
 
 
 def phases(run: Run) -> Table | None:

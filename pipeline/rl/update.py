@@ -35,10 +35,11 @@ def update(
     target_kl: float | None = None,
     train_policy: bool = True,
     statistics: bool = True,
+    group_size: int = 1,
     generator: torch.Generator | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> dict[str, float]:
-    """Minimise `objective` on one rollout; the rows are permuted afresh every epoch.
+    """Minimise `objective` on one rollout; the rows (or groups of them) are permuted afresh every epoch.
 
     Args:
         policy: re-evaluates actions; gets [b,t] of them, t ≤ T, for rows are sorted by length and trimmed.
@@ -55,6 +56,8 @@ def update(
         train_policy: False leaves only the value loss, to warm the critic up.
         statistics: False leaves out what only a reader needs; on tiny networks that is half of the time. What
             decides (finite numbers, target_kl) is always measured.
+        group_size: rows that stand side by side in the rollout and stay so, in one minibatch: a policy may compute
+            what they have in common once. Where minibatch_size is no multiple of it, rows are permuted one by one.
         generator: source of the permutations.
         backward: how to backpropagate, e.g. `accelerator.backward`.
 
@@ -70,12 +73,12 @@ def update(
     """
     whole = Minibatch.of(rollout, advantages, returns)
     micro = minibatch_size if microbatch_size is None else microbatch_size
-    _check_sizes(epochs=epochs, minibatch_size=minibatch_size, microbatch_size=micro)
+    _check_sizes(epochs=epochs, minibatch_size=minibatch_size, microbatch_size=micro, group_size=group_size)
     _check_needs(whole, objective, train_policy)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     history: list[dict[str, float]] = []
     stopped = False
-    for epoch, number, batch in _minibatches(whole, epochs, minibatch_size, micro, generator):
+    for epoch, number, batch in _minibatches(whole, epochs, minibatch_size, micro, group_size, generator):
         clear_gradients(parameters)
         measure = statistics or target_kl is not None
         stats = _accumulate(policy, batch, micro, objective, train_policy, measure, backward)
@@ -110,23 +113,25 @@ def _check_needs(whole: Minibatch, objective: Objective, train_policy: bool) -> 
 
 
 def _minibatches(
-    whole: Minibatch, epochs: int, size: int, micro: int, generator: torch.Generator | None
+    whole: Minibatch, epochs: int, size: int, micro: int, group: int, generator: torch.Generator | None
 ) -> Iterator[tuple[int, int, Minibatch]]:
     """(epoch, number, rows longest first), leaving out minibatches without a real step."""
     lengths = whole.mask.sum(dim=1).cpu()
     if min(size, micro) >= len(lengths):  # one pass takes all rows: their order doesn't matter
         yield from ((epoch, 0, whole) for epoch in range(epochs) if lengths.any())
         return
-    ragged = bool((lengths != lengths[:1]).any())
+    if size % group or len(lengths) % group:
+        group = 1
+    longest = lengths.view(-1, group).amax(dim=1)  # of each group
+    ragged = bool((longest != longest[:1]).any())
     device = torch.device("cpu") if generator is None else generator.device
     for epoch in range(epochs):
-        permutation = torch.randperm(len(lengths), generator=generator, device=device).cpu()
-        for number, start in enumerate(range(0, len(lengths), size)):
-            rows = permutation[start : start + size]
+        permutation = torch.randperm(len(longest), generator=generator, device=device).cpu()
+        for number, groups in enumerate(torch.split(permutation, size // group)):
             if ragged:  # longest first: running out of memory shows at once, and neighbours pad each other least
-                rows = rows[lengths[rows].argsort(descending=True, stable=True)]
-            if lengths[rows[0]] > 0:
-                yield epoch, number, whole.rows(rows)
+                groups = groups[longest[groups].argsort(descending=True, stable=True)]
+            if longest[groups[0]] > 0:
+                yield epoch, number, whole.rows((groups[:, None] * group + torch.arange(group)).flatten())
 
 
 def _require_finite(loss: float, norm: float, epoch: int, number: int, parameters: Iterable[Tensor]) -> None:

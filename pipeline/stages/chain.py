@@ -51,7 +51,8 @@ def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str) -> StageRe
         else:
             result = {"reward": reward, "policy": policy, "evaluate": evaluate}[stage].run(config, run_dir, out)
     say(
-        f"{stage}: done in {result.seconds:.0f} s, peak {result.peak_rss_mb:.0f} MB",
+        f"{stage}: done in {result.seconds:.0f} s, peak {result.peak_rss_mb:.0f} MB"
+        + (f", {result.peak_gpu_mb:.0f} MB on the GPU" if result.peak_gpu_mb is not None else ""),
         visible=config.logging.progress,
     )
     return result

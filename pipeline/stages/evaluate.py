@@ -17,7 +17,7 @@ from pipeline.lm.reward import RewardModel
 from pipeline.progress import Bar, bar
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rundir import RunDir, StageDir, StageResult
-from pipeline.stages.inputs import encode_prompts, load_backbone, prompt_text, read
+from pipeline.stages.inputs import encode_prompts, load_backbone, machine, prompt_text, read
 
 # (winner asked about, baseline); the first is the headline.
 PAIRS = (
@@ -83,8 +83,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     return out.finish(
         metrics,
         data={"evaluate": source.account(prompts=len(prompts))},
-        device=str(backbone.device),
-        dtype=str(backbone.dtype).removeprefix("torch."),
+        **machine(backbone),
     )
 
 

@@ -1,9 +1,11 @@
-"""What a stage reads: rows as the config names them, encoded for the model, bad rows counted."""
+"""What a stage starts from: rows as the config names them, encoded for the model, bad rows counted; the base."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipeline.config import Config, DataConfig
 from pipeline.data.files import file_sha256
@@ -71,9 +73,21 @@ def source_hash(config: Config, data: DataConfig) -> str:
 
 
 def load_backbone(config: Config) -> Backbone:
-    """The frozen base as the config describes it."""
+    """The frozen base as the config describes it; a GPU's peak memory is measured from here on."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     options = config.model.model_dump()
     return Backbone.load(options.pop("name"), lora=config.lora.model_dump(), **options)
+
+
+def machine(backbone: Backbone) -> dict[str, Any]:
+    """What a stage ran on, for its result: device, dtype, and on a GPU its name and the peak of allocated memory."""
+    device, dtype = str(backbone.device), str(backbone.dtype).removeprefix("torch.")
+    if backbone.device.type != "cuda":
+        return {"device": device, "dtype": dtype}
+    name = torch.cuda.get_device_name(backbone.device)
+    peak = torch.cuda.max_memory_allocated(backbone.device) / 1e6
+    return {"device": f"{device} ({name})", "dtype": dtype, "peak_gpu_mb": round(peak, 1)}
 
 
 def encode_demonstrations(chat: ChatFormat, source: Source, max_length: int) -> list[Encoded]:

@@ -5,7 +5,7 @@ and the normaliser only.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,21 +14,15 @@ from torch import Tensor
 
 from pipeline.config import Config, PolicyConfig
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.policy import LanguagePolicy, rollout_logprobs, rollout_values
+from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
 from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
-from pipeline.rl.advantages import estimate_advantages
-from pipeline.rl.kl import AdaptiveKL, kl_k1
-from pipeline.rl.objective import Objective
+from pipeline.rl.kl import kl_k1
 from pipeline.rl.rollout import Rollout
-from pipeline.rl.schedules import falling
-from pipeline.rl.update import update
 from pipeline.rundir import RunDir, StageDir, StageResult
-from pipeline.stages.inputs import encode_prompts, load_backbone, read
+from pipeline.stages.inputs import encode_prompts, load_backbone, machine, read
+from pipeline.stages.learner import Learner
 from pipeline.stages.policy_log import Clock, figures, outcome, sample_rows
-
-NORMALIZE = {"ppo": "whiten", "reinforce": "scale", "rloo": "scale"}
-AGGREGATE = {"grpo": "sequence", "dr_grpo": "constant"}
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
@@ -39,56 +33,62 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     backbone = load_adapters(config, run_dir)
     encoded = encode_prompts(backbone.chat, source, cfg.max_prompt_length)
     learner = Learner(backbone, cfg, config.seed)
-    policy = learner.policy
     reward_model = RewardModel(backbone, "reward")
     history: list[dict[str, float]] = []
-
     with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=config.logging.progress) as progress:
         for step, batch in enumerate(prompt_batches(encoded, cfg.prompts_per_step, cfg.steps, config.seed), start=1):
-            clock = Clock()
-            # 1. Act: B = prompts × group_size completions, padded to T tokens.
-            with clock("generate"):
-                rollout = policy.generate(
-                    [ids for _, ids in batch],
-                    group_size=cfg.group_size,
-                    max_new_tokens=cfg.sampling.max_new_tokens,
-                    generator=learner.sampler,
-                )
-            # 2. Judge: one score per completion, minus a price per token for leaving the reference.
-            with clock("reward"):
-                scores = reward_model.score(rollout, batch_size=2 * cfg.microbatch_size)  # [B]
-                final = end_of_sequence_rule(scores, rollout.context["stopped"], cfg)  # [B]
-            with clock("reference"):
-                ref_logprobs = logprobs_under("sft", policy, rollout)  # [B,T]
-                if step == 1:
-                    rollout, mismatch = check_sampler(policy, rollout)
-                kl = kl_k1(rollout.logprobs, ref_logprobs)  # [B,T], 0 at padding
-                price = learner.kl_coef if cfg.kl_in == "reward" else 0.0
-                rollout = rollout.with_rewards(-price * kl, final=final, ref_logprobs=ref_logprobs)
-            # 3. Credit: how much better than expected was each token?
-            with clock("credit"):
-                rollout, advantages, returns = learner.credit(rollout)
-            # 4. Improve: the same update() that trains the classic agents.
-            with clock("update"):
-                stats = learner.improve(rollout, advantages, returns, step)
-            row = figures(rollout, scores, kl.sum(1), learner.kl_coef, cfg) | stats | clock.seconds()
-            learner.adapt(kl.sum(1))
-            out.log(step, row | ({"policy/sampler_mismatch": mismatch} if step == 1 else {}))
+            rollout, scores, kl, row = iterate(learner, reward_model, [ids for _, ids in batch], step)
+            out.log(step, row)
             history.append(row)
             if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps:
-                out.sample(sample_rows(step, batch, rollout, scores, kl.sum(1), cfg, backbone.chat))
+                out.sample(sample_rows(step, batch, rollout, scores, kl, cfg, backbone.chat))
             if backbone.lower is not None:
                 backbone.lower.forget()  # no completion comes twice
             progress.advance(figures={name: row[f"objective/{name}"] for name in ("score", "kl", "tokens", "eos_rate")})
-
-    metrics = outcome(history) | {"sampler_mismatch": mismatch, "algorithm": cfg.algorithm, "steps": cfg.steps}
+    metrics = outcome(history) | {"algorithm": cfg.algorithm, "steps": cfg.steps}
     return out.finish(
         metrics | {"trainable_parameters": learner.trainable},
         artifacts=save_adapters(backbone, cfg, out),
         data={"policy": source.account(prompts=len(encoded))},
-        device=str(backbone.device),
-        dtype=str(backbone.dtype).removeprefix("torch."),
+        **machine(backbone),
     )
+
+
+def iterate(
+    learner: Learner, reward_model: RewardModel, prompts: Sequence[list[int]], step: int
+) -> tuple[Rollout, Tensor, Tensor, dict[str, float]]:
+    """One step of any algorithm on prompts [P]; returns the rollout, scores [B], KL [B] in nats, and the figures."""
+    cfg, policy = learner.cfg, learner.policy
+    clock = Clock(policy.backbone.device)
+    # 1. Act: B = prompts × group_size completions, padded to T tokens.
+    with clock("generate"):
+        rollout = policy.generate(
+            prompts,
+            group_size=cfg.group_size,
+            max_new_tokens=cfg.sampling.max_new_tokens,
+            generator=learner.sampler,
+        )
+    # 2. Judge: one score per completion, minus a price per token for leaving the reference.
+    with clock("reward"):
+        scores = reward_model.score(rollout, batch_size=policy.batch_size)  # [B]
+        final = end_of_sequence_rule(scores, rollout.context["stopped"], cfg)  # [B]
+    mismatch: dict[str, float] = {}
+    with clock("reference"):
+        ref_logprobs = logprobs_under("sft", policy, rollout)  # [B,T]
+        if step == 1:
+            rollout, mismatch["policy/sampler_mismatch"] = check_sampler(policy, rollout)
+        kl = kl_k1(rollout.logprobs, ref_logprobs)  # [B,T], 0 at padding
+        price = learner.kl_coef if cfg.kl_in == "reward" else 0.0
+        rollout = rollout.with_rewards(-price * kl, final=final, ref_logprobs=ref_logprobs)
+    # 3. Credit: how much better than expected was each token?
+    with clock("credit"):
+        rollout, advantages, returns = learner.credit(rollout)
+    # 4. Improve: the same update() that trains the classic agents.
+    with clock("update"):
+        stats = learner.improve(rollout, advantages, returns, step)
+    row = figures(rollout, scores, kl.sum(1), learner.kl_coef, cfg) | stats | clock.seconds() | mismatch
+    learner.adapt(kl.sum(1))
+    return rollout, scores, kl.sum(1), row
 
 
 def load_adapters(config: Config, run_dir: RunDir) -> Backbone:
@@ -110,105 +110,6 @@ def save_adapters(backbone: Backbone, cfg: PolicyConfig, out: StageDir) -> dict[
         backbone.save("critic", out.path / "critic", role={"role": "critic"})
         artifacts["critic"] = "critic"
     return artifacts
-
-
-class Learner:
-    """The policy with its optimiser, schedule, KL price and random states, and the steps that use them."""
-
-    def __init__(self, backbone: Backbone, cfg: PolicyConfig, seed: int) -> None:
-        self.cfg = cfg
-        self.policy = LanguagePolicy(
-            backbone,
-            critic=cfg.critic if cfg.needs_critic else None,
-            temperature=cfg.sampling.temperature,
-            entropy_gradient=cfg.entropy_coef > 0,
-            batch_size=2 * cfg.microbatch_size,
-        )
-        if cfg.needs_critic:
-            self.policy.start_values_at_zero()
-        roles = self.policy.trainable_parameters()
-        rates = {"policy": cfg.learning_rate, "critic": cfg.critic_learning_rate}
-        groups = [{"params": parameters, "lr": rates[role]} for role, parameters in roles.items()]
-        self.trainable = sum(p.numel() for parameters in roles.values() for p in parameters)
-        self.optimizer = torch.optim.AdamW(groups, eps=cfg.adam_eps, weight_decay=0.0)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(cfg, step))
-        self.controller = AdaptiveKL(cfg.kl_coef, cfg.kl_target, cfg.kl_horizon) if cfg.kl_target else None
-        self.sampler = torch.Generator(backbone.device).manual_seed(seed)
-        self.permutations = torch.Generator().manual_seed(seed)
-
-    @property
-    def kl_coef(self) -> float:
-        """The price of a nat, fixed or adaptive."""
-        return self.controller.coef if self.controller is not None else self.cfg.kl_coef
-
-    def credit(self, rollout: Rollout) -> tuple[Rollout, Tensor, Tensor | None]:
-        """The rollout with the critic's values if there is one, advantages [B,T], and returns for the critic."""
-        cfg = self.cfg
-        if cfg.needs_critic:
-            rollout = rollout.with_values(rollout_values(self.policy, rollout))
-        normalize: Any = NORMALIZE.get(cfg.algorithm, "none")
-        advantages, returns = estimate_advantages(
-            cfg.algorithm,
-            rollout,
-            group_size=cfg.group_size,
-            gamma=cfg.gamma,
-            gae_lambda=cfg.gae_lambda,
-            normalize=normalize if cfg.normalize_advantages == "auto" else cfg.normalize_advantages,
-        )
-        return rollout, advantages, returns
-
-    def improve(self, rollout: Rollout, advantages: Tensor, returns: Tensor | None, step: int) -> dict[str, float]:
-        """Optimise on one rollout; returns the statistics of `update`."""
-        cfg = self.cfg
-        warming = cfg.needs_critic and step <= cfg.critic_warmup_steps
-        self.policy.values_only = warming
-        rate = float(self.schedule.get_last_lr()[0])
-        stats = update(
-            self.policy,
-            self.optimizer,
-            rollout,
-            advantages,
-            returns,
-            objective(cfg),
-            epochs=cfg.epochs,
-            minibatch_size=cfg.minibatch_size,
-            microbatch_size=cfg.microbatch_size,
-            max_grad_norm=cfg.max_grad_norm,
-            target_kl=cfg.target_kl,
-            train_policy=not warming,
-            generator=self.permutations,
-        )
-        self.schedule.step()
-        return stats | {"policy/learning_rate": rate}
-
-    def adapt(self, kl: Tensor) -> None:
-        """Steer the KL price by this step's KL per sequence [B], where it is adaptive."""
-        if self.controller is not None:
-            self.controller.update(kl.mean().item(), len(kl))
-
-
-def objective(cfg: PolicyConfig) -> Objective:
-    """The loss of the configured algorithm: the plain policy gradient for REINFORCE, PPO's clipped ratio else."""
-    aggregate: Any = AGGREGATE.get(cfg.algorithm, "token") if cfg.aggregate == "auto" else cfg.aggregate
-    return Objective(
-        policy_loss="policy_gradient" if cfg.algorithm == "reinforce" else "ppo_clip",
-        clip_low=cfg.clip_low,
-        clip_high=cfg.clip_high,
-        aggregate=aggregate,
-        max_length=cfg.sampling.max_new_tokens,
-        value_coef=cfg.value_coef,
-        value_clip=cfg.value_clip,
-        entropy_coef=cfg.entropy_coef,
-        kl_coef=cfg.kl_coef if cfg.kl_in == "loss" else 0.0,
-        kl_estimator=cfg.kl_loss if cfg.kl_in == "loss" else None,
-    )
-
-
-def rate_factor(cfg: PolicyConfig, step: int) -> float:
-    """Learning-rate factor of a step: linear warm-up, then constant or linear decay."""
-    if step < cfg.warmup_steps:
-        return (step + 1) / (cfg.warmup_steps + 1)
-    return falling(1.0, cfg.schedule, step / cfg.steps)
 
 
 def prompt_batches(encoded: list[Any], size: int, steps: int, seed: int) -> Iterator[list[Any]]:

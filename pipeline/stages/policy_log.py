@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipeline.config import PolicyConfig
@@ -66,6 +67,7 @@ def outcome(history: list[dict[str, float]]) -> dict[str, Any]:
         "score_first": history[0]["objective/score"],
         "kl_first": history[0]["objective/kl"],
         "first_ratio_error": history[0].get("policy/first_ratio_error", 0.0),
+        "sampler_mismatch": history[0]["policy/sampler_mismatch"],
         **mean,
         "seconds_per_iteration": times.pop("time/total"),
         **{f"seconds_{name.removeprefix('time/')}": value for name, value in times.items()},
@@ -73,9 +75,10 @@ def outcome(history: list[dict[str, float]]) -> dict[str, Any]:
 
 
 class Clock:
-    """Seconds of an iteration by phase."""
+    """Seconds of an iteration by phase; a GPU has finished a phase's work before the next one starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = device.type == "cuda"
         self._start = time.perf_counter()
         self._phases: dict[str, float] = {}
 
@@ -83,6 +86,8 @@ class Clock:
     def __call__(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
+        if self._gpu:
+            torch.cuda.synchronize()
         self._phases[f"time/{phase}"] = round(time.perf_counter() - start, 4)
 
     def seconds(self) -> dict[str, float]:

@@ -20,7 +20,7 @@ from pipeline.progress import bar
 from pipeline.rl.losses import pairwise_loss
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.fit import Task, fit
-from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, read
+from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read
 
 Pairs = Sequence[EncodedPair]
 SAMPLED_AT_ONCE = 48  # calibration prompts in one batch
@@ -52,8 +52,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
         metrics,
         artifacts={name: name for name in ("reward", "judge") if name in backbone.adapters},
         data={"reward": source.account(**counts)},
-        device=str(backbone.device),
-        dtype=str(backbone.dtype).removeprefix("torch."),
+        **machine(backbone),
     )
 
 

@@ -12,7 +12,7 @@ from pipeline.lm.backbone import Backbone
 from pipeline.lm.chat import Encoded
 from pipeline.rundir import StageDir, StageResult
 from pipeline.stages.fit import Task, fit
-from pipeline.stages.inputs import Source, encode_demonstrations, load_backbone, read
+from pipeline.stages.inputs import Source, encode_demonstrations, load_backbone, machine, read
 
 
 def run(config: Config, out: StageDir) -> StageResult:
@@ -57,19 +57,18 @@ def run(config: Config, out: StageDir) -> StageResult:
         metrics,
         artifacts={"sft": "adapter"},
         data={"sft": source.account(train=len(train), validation=len(held))},
-        device=str(backbone.device),
-        dtype=str(backbone.dtype).removeprefix("torch."),
+        **machine(backbone),
     )
 
 
 def nll(backbone: Backbone, adapter: str | None, batch: Sequence[Encoded]) -> Tensor:
     """Sum of −log π over the supervised tokens of a batch, with gradient. Nats."""
-    ids = backbone.pad([example.ids for example in batch])
+    states = backbone.states(adapter, [example.ids for example in batch])
     taught = [(b, i) for b, example in enumerate(batch) for i, flag in enumerate(example.supervised) if flag and i > 0]
-    rows, columns = torch.tensor(taught, device=ids.device).T
-    hidden = backbone.hidden_of(adapter, [example.ids for example in batch])
-    taught_by = hidden[rows, columns - 1]  # position i − 1 predicts token i
-    return -backbone.logprobs(taught_by, ids[rows, columns]).logprobs.sum()
+    rows, columns = torch.tensor(taught, device=backbone.device).T
+    targets = torch.tensor([batch[b].ids[i] for b, i in taught], device=backbone.device)
+    taught_by = states.at(rows, columns - 1)  # position i − 1 predicts token i
+    return -backbone.logprobs(taught_by, targets).logprobs.sum()
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.packing import States
 from pipeline.lm.policy import LanguagePolicy
 from pipeline.lm.sources import resolve
 from pipeline.rl.rollout import Rollout
@@ -27,8 +28,8 @@ SIZES: dict[str, int] = {
 
 
 def tiny(cache: Path, *, lora: dict[str, Any] | None = None, name: str = "tiny", **options: Any) -> Backbone:
-    """A backbone on the CPU without adapters."""
-    return Backbone.load(name, lora=LORA | (lora or {}), cache_dir=cache, device="cpu", **options)
+    """A backbone without adapters, on the CPU unless told otherwise."""
+    return Backbone.load(name, lora=LORA | (lora or {}), cache_dir=cache, **{"device": "cpu"} | options)
 
 
 def noisy(backbone: Backbone, name: str, *, seed: int = 1, std: float = 0.2, head: bool = False) -> Backbone:
@@ -81,3 +82,8 @@ def naive_logprobs(
     logits = backbone.logits(backbone.hidden(adapter, ids)[0]) / temperature
     table = torch.log_softmax(logits, -1)
     return table[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).squeeze(1)
+
+
+def in_turn(states: States, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """[N,D]: the states of all sequences, one after the other."""
+    return torch.cat([states.packed[states.places[row, : len(ids)]] for row, ids in enumerate(sequences)])

@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import Gemma2Config, MistralConfig, Qwen2Config, Qwen3Config
 
-from pipeline.lm import decoder as module
+from pipeline.lm import static_decoder as module
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.decoder import PlainDecoder, StaticDecoder, decoder_for, packed, padded_left
+from pipeline.lm.decoder import PlainDecoder, padded_left
+from pipeline.lm.generate import decoder_for
+from pipeline.lm.static_decoder import StaticDecoder, packed
 
 from .builders import PROMPTS, SIZES, noisy, other_architecture, tiny
 
@@ -58,6 +60,17 @@ def test_fast_equals_plain(family: Backbone, adapter: str | None, group_size: in
         assert mine.dtype == torch.float32
         assert_close(mine, other, atol=1e-4, rtol=1e-4)
     assert (theirs[0] - theirs[-1][: len(theirs[0])] if not leave else theirs[0]).abs().max() > 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("group_size", "leave"), [(1, True), (2, False)])
+def test_steps_of_one_shape_equal_growing_ones(family: Backbone, group_size: int, leave: bool) -> None:
+    """What a GPU records: attention over the whole cache, the part to come masked."""
+    with family.adapters.using("policy"):
+        still = walk(family, StaticDecoder(family, 8, growing=False), group_size, leave)  # two columns stay empty
+        growing = walk(family, StaticDecoder(family, 8), group_size, leave)
+    for mine, other in zip(still, growing, strict=True):
+        assert_close(mine, other, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import Completions
+from pipeline.lm.packing import States
 from pipeline.lm.policy import LanguagePolicy, Positions, rollout_logprobs, rollout_values, to_rollout
 from pipeline.rl.rollout import Rollout
 
@@ -58,8 +59,8 @@ def test_positions_of_ragged_prompts_and_completions(shared: Backbone) -> None:
         *[(1, 0, 52)],
         *[(2, 5, 53), (2, 6, 54), (2, 7, 55), (2, 8, 56), (2, 9, 2)],
     ]
-    marks = torch.arange(33.0).view(3, 11)
-    assert at.scatter(at.select(marks))[1].tolist() == [11.0, 0, 0, 0, 0]
+    marks = States(torch.arange(33.0)[:, None], torch.arange(33).view(3, 11))
+    assert at.scatter(at.select(marks).squeeze(1))[1].tolist() == [11.0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

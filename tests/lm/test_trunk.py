@@ -13,6 +13,8 @@ from pipeline.lm.options import adapted_layers
 from pipeline.lm.sources import ModelError
 from pipeline.lm.trunk import LowerTrunk
 
+from .builders import in_turn
+
 SEQUENCES = [[5, 6, 7, 8, 9], [5, 6], [5, 6, 7, 8, 9, 10, 11], [5, 6]]
 
 
@@ -39,10 +41,10 @@ def lora(layers: object) -> dict[str, object]:
 @pytest.mark.parametrize("adapter", [None, "sft", "policy"])
 def test_states_equal_the_plain_path(split: Backbone, adapter: str | None) -> None:
     for _ in range(2):  # computed, then remembered
-        fast = split.hidden_of(adapter, SEQUENCES)
+        fast = in_turn(split.states(adapter, SEQUENCES), SEQUENCES)
         plain = split.hidden(adapter, split.pad(SEQUENCES))
-        for row, sequence in enumerate(SEQUENCES):
-            assert_close(fast[row, : len(sequence)], plain[row, : len(sequence)], atol=1e-5, rtol=1e-5)
+        real = [plain[row, : len(sequence)] for row, sequence in enumerate(SEQUENCES)]
+        assert_close(fast, torch.cat(real), atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_equal_the_plain_path(split: Backbone) -> None:
@@ -50,7 +52,7 @@ def test_gradients_equal_the_plain_path(split: Backbone) -> None:
     ids = split.pad(SEQUENCES)
     real = ids != split.chat.tokenizer.pad_token_id
     plain = torch.autograd.grad(split.hidden("policy", ids)[real].square().sum(), parameters)
-    fast = torch.autograd.grad(split.hidden_of("policy", SEQUENCES)[real].square().sum(), parameters)
+    fast = torch.autograd.grad(in_turn(split.states("policy", SEQUENCES), SEQUENCES).square().sum(), parameters)
     assert any(gradient.abs().max() > 1e-3 for gradient in plain)
     assert_close(fast, plain, atol=1e-4, rtol=1e-4)  # sums over 16 positions
 
@@ -62,17 +64,17 @@ def test_only_upper_layers_carry_adapters(split: Backbone) -> None:
 
 
 def test_remembered_states_are_not_computed_again(split: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    split.hidden_of("sft", SEQUENCES)
-    monkeypatch.setattr(split, "pad", lambda rows: pytest.fail(f"computed again: {rows}"))
+    split.states("sft", SEQUENCES)
     assert split.lower is not None
-    split.lower.states(SEQUENCES[:2], split.pad)
+    monkeypatch.setattr(split.lower, "_compute", lambda rows: pytest.fail(f"computed again: {rows}"))
+    split.lower.states(SEQUENCES[:2])
 
 
 def test_the_oldest_states_leave_when_the_budget_is_full(split: Backbone) -> None:
     assert split.lower is not None
     width = split.config.hidden_size * 4
     lower = LowerTrunk(split.lower._trunk, 2, budget=8 * width)  # room for eight tokens
-    lower.states(SEQUENCES, split.pad)
+    lower.states(SEQUENCES)
     assert lower._bytes <= 8 * width
     assert list(lower._states) == [tuple(SEQUENCES[2])]
 
@@ -124,20 +126,20 @@ def test_sampling_leaves_the_states_that_a_fresh_pass_computes(
     kept = dict(split.lower._states)
     assert set(kept) == {tuple(sequence) for sequence in sequences}
     split.lower.forget()
-    fresh = split.lower.states(sequences, split.pad)
-    for row, sequence in enumerate(sequences):
-        assert_close(kept[tuple(sequence)], fresh[row, : len(sequence)], atol=1e-5, rtol=1e-5)
+    fresh = split.lower.states(sequences)
+    for sequence, state in zip(sequences, fresh, strict=True):
+        assert_close(kept[tuple(sequence)], state, atol=1e-5, rtol=1e-5)
     assert len(set(done.lengths.tolist())) > 1 or stop == (-1,)
 
 
 def test_what_was_remembered_is_used(split: Backbone) -> None:
     """A planted state shows in the output."""
     assert split.lower is not None
-    before = split.hidden_of("policy", [[5, 6]])
+    before = split.states("policy", [[5, 6]]).packed
     split.lower.remember([5, 6], torch.zeros(2, 32))
-    assert not torch.equal(before, split.hidden_of("policy", [[5, 6]]))
+    assert not torch.equal(before, split.states("policy", [[5, 6]]).packed)
     split.lower.forget()
-    assert torch.equal(before, split.hidden_of("policy", [[5, 6]]))
+    assert torch.equal(before, split.states("policy", [[5, 6]]).packed)
 
 
 def test_remembering_twice_counts_once(split: Backbone) -> None:

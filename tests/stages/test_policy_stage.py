@@ -15,6 +15,7 @@ from pipeline.config import Config, parse_config
 from pipeline.lm.reward import RewardModel
 from pipeline.rl.rollout import Rollout
 from pipeline.rundir import RunDir, read_jsonl
+from pipeline.stages import learner
 from pipeline.stages import policy as stage
 from tests.lm.builders import SIZES, other_architecture, tiny
 
@@ -77,7 +78,7 @@ def test_the_end_of_sequence_rule(
 )
 def test_the_learning_rate_factor(tmp_path: Path, schedule: str, warmup: int, expected: list[float]) -> None:
     cfg = config(tmp_path, steps=4, schedule=schedule, warmup_steps=warmup).policy
-    assert [stage.rate_factor(cfg, step) for step in range(4)] == pytest.approx(expected)
+    assert [learner.rate_factor(cfg, step) for step in range(4)] == pytest.approx(expected)
 
 
 def test_prompt_batches_leave_none_out_and_reorder_every_pass() -> None:
@@ -109,19 +110,19 @@ def test_a_batch_larger_than_the_data_repeats_prompts_evenly() -> None:
     ],
 )
 def test_loss_and_normaliser_of_each_algorithm(tmp_path: Path, algorithm: str, loss: str, aggregate: str) -> None:
-    objective = stage.objective(config(tmp_path, algorithm=algorithm).policy)
+    objective = learner.objective(config(tmp_path, algorithm=algorithm).policy)
     assert (objective.policy_loss, objective.aggregate, objective.max_length) == (loss, aggregate, 4)
 
 
 def test_what_the_user_names_beats_auto(tmp_path: Path) -> None:
-    assert stage.objective(config(tmp_path, algorithm="grpo", aggregate="token").policy).aggregate == "token"
+    assert learner.objective(config(tmp_path, algorithm="grpo", aggregate="token").policy).aggregate == "token"
 
 
 def test_the_kl_is_priced_once(tmp_path: Path) -> None:
     """In the reward or in the loss, never in both."""
-    inside = stage.objective(config(tmp_path, kl_in="loss", kl_loss="k3", kl_coef=0.3).policy)
+    inside = learner.objective(config(tmp_path, kl_in="loss", kl_loss="k3", kl_coef=0.3).policy)
     assert (inside.kl_coef, inside.kl_estimator) == (0.3, "k3")
-    outside = stage.objective(config(tmp_path, kl_in="reward", kl_coef=0.3).policy)
+    outside = learner.objective(config(tmp_path, kl_in="reward", kl_coef=0.3).policy)
     assert (outside.kl_coef, outside.kl_estimator) == (0.0, None)
 
 
