@@ -6,54 +6,16 @@ Each side runs in processes of its own, in turns. Both start from the base model
 by prompt (`reward.test`). Printed: accuracy with Wilson's interval, trained tokens a second, peak memory.
 """
 
-import argparse
-import json
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from beside.turns import compare
 
-from pipeline.config import Config, load_config
-from pipeline.rundir import peak_rss_mb
+from pipeline.config import Config
 
-SIDES = ("ours", "trl")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config")
-    parser.add_argument("overrides", nargs="*", help="KEY=VALUE, as for `align run`")
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each side, interleaved")
-    parser.add_argument("--limit", type=int, help="train on this many pairs only: for speed, not for accuracy")
-    parser.add_argument("--json", help="write every figure here")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--pairs", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    overrides = [*arguments.overrides, "reward.judge=0", "reward.validation=0", "logging.progress=false"]
-    config = load_config(arguments.config, overrides)
-    if arguments.side:
-        pairs = json.loads(Path(arguments.pairs).read_text(encoding="utf-8"))
-        figures = {"ours": ours, "trl": trl}[arguments.side](config, pairs)
-        print(json.dumps(figures | {"peak_rss_mb": peak_rss_mb()}))
-        return
-    rows: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pairs.json"
-        file.write_text(json.dumps(encode(config, arguments.limit)), encoding="utf-8")
-        for _ in range(arguments.repeats):
-            for side in SIDES:
-                command = [sys.executable, *sys.argv, "--side", side, "--pairs", str(file)]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-                rows[side].append(json.loads(done.stdout.strip().splitlines()[-1]))
-    show(rows)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+SETTINGS = ["lora.layers=all", "reward.judge=0", "reward.validation=0"]
 
 
 def encode(config: Config, limit: int | None) -> dict[str, list[Any]]:
@@ -97,56 +59,42 @@ def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
 
 def trl(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     import torch
+    from beside.trl_sides import base, common, lora
     from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
     from pipeline.evaluation.statistics import wilson
-    from pipeline.lm.options import adapted_layers, linear_names
-    from pipeline.lm.sources import resolve
 
-    cfg, lora = config.reward, config.lora
-    folder = resolve(config.model.name, sha256=config.model.sha256, cache_dir=config.model.cache_dir)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    cfg = config.reward
+    name, load, tokenizer = base(config)
+    model: Any = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **load)
     model.config.pad_token_id = tokenizer.pad_token_id
-    layers = adapted_layers(lora.layers, model.config.num_hidden_layers)
     rows = Dataset.from_list([{"chosen_ids": chosen, "rejected_ids": rejected} for chosen, rejected in pairs["train"]])
-    with tempfile.TemporaryDirectory() as output:
+    with tempfile.TemporaryDirectory() as folder:
         options = RewardConfig(
-            output_dir=output,
-            learning_rate=cfg.learning_rate,
+            **common(config, folder)
+            | {
+                "learning_rate": cfg.learning_rate,
+                "lr_scheduler_type": "linear",
+                "warmup_steps": cfg.warmup_fraction,
+            },
             num_train_epochs=cfg.epochs,
             per_device_train_batch_size=cfg.microbatch_size,
             gradient_accumulation_steps=max(1, cfg.batch_size // cfg.microbatch_size),
             max_length=None,
             center_rewards_coefficient=cfg.centering or None,
-            lr_scheduler_type="linear",
-            warmup_steps=cfg.warmup_fraction,
             weight_decay=cfg.weight_decay,
             max_grad_norm=cfg.max_grad_norm,
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=config.model.device == "cpu" or not torch.cuda.is_available(),
-            seed=config.seed,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
             logging_strategy="no",
         )
-        adapter = LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            target_modules=lora.targets if layers is None else linear_names(model.base_model, lora.targets),
-            layers_to_transform=layers,
-            task_type="SEQ_CLS",
+        trainer = RewardTrainer(
+            model, options, train_dataset=rows, processing_class=tokenizer, peft_config=lora(config, "SEQ_CLS")
         )
-        trainer = RewardTrainer(model, options, train_dataset=rows, processing_class=tokenizer, peft_config=adapter)
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
-    trained = trainer.model.eval()
+    trained: Any = trainer.model.eval()
 
     @torch.no_grad()
     def score(ids: list[int]) -> float:
@@ -158,32 +106,14 @@ def trl(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     return figures | speed(config, pairs, seconds)
 
 
-def show(rows: dict[str, list[dict[str, Any]]]) -> None:
-    table = Table("", "accuracy", "95 %", "tokens/s", "seconds", "peak RSS, MB")
-    middle = {
-        side: {
-            key: statistics.median(run[key] for run in runs) for key in ("tokens_per_second", "seconds", "peak_rss_mb")
-        }
-        for side, runs in rows.items()
-    }
-    for side, runs in rows.items():
-        first = runs[0]
-        table.add_row(
-            side,
-            f"{first['accuracy']:.3f}",
-            f"[{first['accuracy_low']:.3f}, {first['accuracy_high']:.3f}]",
-            f"{middle[side]['tokens_per_second']:.0f}",
-            f"{middle[side]['seconds']:.0f}",
-            f"{middle[side]['peak_rss_mb']:.0f}",
-        )
-    console = Console()
-    console.print(table)
-    ours_, trl_ = middle["ours"], middle["trl"]
-    console.print(
-        f"ours / trl: {ours_['tokens_per_second'] / trl_['tokens_per_second']:.2f}× tokens/s, "
-        f"{ours_['peak_rss_mb'] / trl_['peak_rss_mb']:.2f}× peak memory"
-    )
-
-
 if __name__ == "__main__":
-    main()
+    compare(
+        __doc__,
+        SETTINGS,
+        encode,
+        {"ours": ([], ours), "ours, upper half": (["lora.layers=upper"], ours), "trl": ([], trl)},
+        {
+            "accuracy": lambda run: f"{run['accuracy']:.3f}",
+            "95 %": lambda run: f"[{run['accuracy_low']:.3f}, {run['accuracy_high']:.3f}]",
+        },
+    )

@@ -98,12 +98,11 @@ class DqnAgent:
     def _descend(self, states: Tensor, actions: Tensor, targets: Tensor) -> float:
         """One optimiser step on encoded states; returns the loss."""
         delta = 1.0 if self.config.loss == "huber" else None
-        loss = q_learning_loss(self.online(states), actions, targets, huber_delta=delta).mean()
         clear_gradients(self._parameters)
-        loss.backward()
+        loss = self.online.backward(states, lambda q: q_learning_loss(q, actions, targets, huber_delta=delta).mean())
         clip_gradients(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
-        return loss.item()
+        return loss
 
     @torch.no_grad()
     def targets(self, batch: Experience) -> Tensor:

@@ -4,7 +4,7 @@ For sixty-four units a layer, bookkeeping (modules, graph nodes, a dozen little 
 than multiplying. A test compares values and gradients with plain `nn.Linear` layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -37,6 +37,8 @@ class MLPs(nn.Module):
         self._lengths = [length for one in sizes for a, b in pairwise(one) for length in (a * b, b)]
         self.vector = nn.Parameter(torch.zeros(sum(self._lengths)))
         self.layers = self.views(self.vector.detach())  # they follow every step of the optimiser
+        self._gradient = torch.empty_like(self.vector, requires_grad=False)
+        self._into = self.views(self._gradient)
         for layers, last_gain in zip(self.layers, last_gains, strict=True):
             for number, (weight, bias) in enumerate(layers, start=1):
                 if last_gain is None:
@@ -84,6 +86,22 @@ class MLPs(nn.Module):
             if place:
                 grad = _BACK[self.activation](grad @ layers[place][0].T, x)
         return grad
+
+    def backward(self, x: Tensor, loss: Callable[..., Tensor]) -> float:
+        """As `loss(*self(x)).backward()`, for x [N, inputs]; returns the loss.
+
+        The graph begins at the outputs, and the gradient is written where the last one was: it replaces what was there.
+        """
+        with torch.no_grad():
+            runs = [self.activations(number, x) for number in range(len(self.sizes))]
+        outputs = [run[-1].requires_grad_() for run in runs]
+        value = loss(*outputs)
+        grads = torch.autograd.grad(value, outputs)
+        with torch.no_grad():
+            for number, (run, grad, into) in enumerate(zip(runs, grads, self._into, strict=True)):
+                self.gradients(number, run[:-1], grad, into)
+        self.vector.grad = self._gradient
+        return value.item()
 
     def views(self, vector: Tensor) -> list[Layers]:
         """A parameter vector as the layers of every perceptron."""

@@ -1,6 +1,6 @@
 """Small networks for small tasks: what an agent sees becomes a vector, a vector becomes choices or values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,14 @@ class QNetwork(nn.Module):
             return q
         advantages, values = self.heads(torch.relu(self.trunk(x)[0]))
         return dueling(values, advantages)
+
+    def backward(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> float:
+        """Leave the gradient of loss(Q(x, ·)) with the parameters, which have none yet; returns the loss."""
+        if self.trunk is None:
+            return self.heads.backward(x, loss)
+        value = loss(self(x))
+        value.backward()  # type: ignore[no-untyped-call]
+        return value.item()
 
 
 POLICY, CRITIC = 0, 1  # of an ActorCritic's networks

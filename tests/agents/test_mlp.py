@@ -52,6 +52,20 @@ def test_values_and_gradients_are_those_of_plain_layers(activation: str, sizes: 
             assert_close(bias, linear.bias.grad)
 
 
+@pytest.mark.parametrize("sizes", [(SIZES,), (SIZES, (3, 4, 1))])
+def test_backward_leaves_what_autograd_would(sizes: tuple[tuple[int, ...], ...]) -> None:
+    """Twice, with other losses: the second gradient replaces the first, though both are written in one place."""
+    networks, other = fresh(*sizes), fresh(*sizes)
+    for power in (2, 4):
+        x = torch.randn(7, 3)
+        networks.vector.grad = other.vector.grad = None
+        said = networks.backward(x, lambda *ys: sum(y.pow(power).sum() for y in ys))  # noqa: B023
+        loss = sum(y.pow(power).sum() for y in other(x))
+        loss.backward()
+        assert said == pytest.approx(loss.item())
+        assert_close(networks.vector.grad, other.vector.grad)
+
+
 def test_a_perceptron_that_no_loss_reads_gets_no_gradient() -> None:
     networks = fresh(SIZES, (3, 4, 1))
     networks(torch.randn(7, 3))[0].sum().backward()

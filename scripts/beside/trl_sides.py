@@ -1,0 +1,222 @@
+"""TRL's online trainers on the work of `bench_policy.py`: built from the same config, timed by phase.
+
+`ppo` needs trl 1.10 or older, `online` (GRPO and RLOO) runs on the newest. A phase is timed by wrapping the functions
+in which the trainers spend it; what is left of an iteration is its update.
+"""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, inject_adapter_in_model
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from pipeline.config import Config
+from pipeline.lm.sources import resolve
+
+Beat = Callable[[dict[str, float]], None]
+
+
+class Phases:
+    """Seconds by phase since the last report."""
+
+    def __init__(self, beat: Beat) -> None:
+        self._beat = beat
+        self.tokens = 0.0
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._start: float | None = None
+
+    @contextmanager
+    def __call__(self, phase: str) -> Any:
+        start = now()
+        yield
+        self._seconds[phase] += now() - start
+
+    def wrap(self, owner: Any, name: str, phase: Callable[..., str | None]) -> None:
+        """Time every call of `owner.name` for which `phase(*arguments)` names one."""
+        inner = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            which = phase(*args, **kwargs)
+            if which is None:
+                return inner(*args, **kwargs)
+            with self(which):
+                return inner(*args, **kwargs)
+
+        setattr(owner, name, timed)
+
+    def turn(self) -> None:
+        """An iteration is over, or none has begun: report, wait, start the next."""
+        if self._start is None:
+            self._beat({})
+        else:
+            total = now() - self._start
+            update = total - sum(self._seconds.values())
+            self._beat({**self._seconds, "update": update, "total": total, "tokens": self.tokens})
+        self._seconds.clear()
+        self._start = now()
+
+
+def now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def base(config: Config) -> tuple[str, dict[str, Any], Any]:
+    """The model's folder, how it is loaded, its tokenizer."""
+    folder = resolve(config.model.name, sha256=config.model.sha256, cache_dir=config.model.cache_dir)
+    dtype = torch.bfloat16 if config.model.device == "cuda" else torch.float32
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # its PPO masks by this token: not the end's
+    return folder, {"dtype": dtype}, tokenizer
+
+
+def lora(config: Config, task: str) -> LoraConfig:
+    shape = config.lora
+    return LoraConfig(r=shape.r, lora_alpha=shape.alpha, target_modules=shape.targets, task_type=task)
+
+
+def scorer(folder: str, load: dict[str, Any], tokenizer: Any) -> Any:
+    model: Any = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **load)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model.requires_grad_(False).eval()
+
+
+def stop_id(tokenizer: Any, stop_at: str | None) -> int | None:
+    return None if stop_at is None else tokenizer(stop_at, add_special_tokens=False)["input_ids"][-1]
+
+
+def common(config: Config, folder: str) -> dict[str, Any]:
+    """Trainer arguments that all trainers share: nothing saved, nothing reported, no checkpointed activations."""
+    return {
+        "output_dir": folder,
+        "learning_rate": config.policy.learning_rate,
+        "lr_scheduler_type": "constant",
+        "gradient_checkpointing": False,
+        "bf16": config.model.device == "cuda",
+        "use_cpu": config.model.device == "cpu",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": config.seed,
+    }
+
+
+def ppo(config: Config, prompts: list[list[int]], stop_at: str | None, beat: Beat, scratch: str) -> None:
+    """PPO with a value model that is a LoRA of its own (by default it would be trained whole)."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+
+    cfg = config.policy
+    folder, load, tokenizer = base(config)
+    policy = AutoModelForCausalLM.from_pretrained(folder, **load)
+    value = scorer(folder, load, tokenizer)
+    inject_adapter_in_model(lora(config, "SEQ_CLS"), value)
+    value.score.requires_grad_(True)
+    arguments = PPOConfig(
+        **common(config, scratch),
+        per_device_train_batch_size=cfg.prompts_per_step,
+        gradient_accumulation_steps=1,
+        num_mini_batches=cfg.prompts_per_step // cfg.minibatch_size,
+        num_ppo_epochs=cfg.epochs,
+        total_episodes=cfg.prompts_per_step * 1000,
+        local_rollout_forward_batch_size=cfg.prompts_per_step,
+        num_sample_generations=0,
+        response_length=cfg.sampling.max_new_tokens,
+        temperature=cfg.sampling.temperature,
+        stop_token_id=stop_id(tokenizer, stop_at),
+        kl_coef=cfg.kl_coef,
+        logging_steps=1,
+    )
+    phases = Phases(beat)
+    repeated = [prompts[index % len(prompts)] for index in range(max(len(prompts), cfg.prompts_per_step))]
+
+    class Timed(PPOTrainer):  # type: ignore[misc]
+        def log(self, *args: Any, **kwargs: Any) -> None:  # once an iteration
+            phases.turn()
+
+    trainer = Timed(
+        args=arguments,
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=None,
+        reward_model=scorer(folder, load, tokenizer),
+        value_model=value,
+        train_dataset=Dataset.from_list([{"input_ids": ids} for ids in repeated]),
+        peft_config=lora(config, "CAUSAL_LM"),
+    )
+
+    phases.wrap(ppo_trainer, "batch_generation", lambda *_, **__: "generate")
+    phases.wrap(ppo_trainer, "forward", lambda *_, **__: None if torch.is_grad_enabled() else "reference")
+    phases.wrap(ppo_trainer, "get_reward", lambda model, *_, **__: "value" if model is value else "reward")
+    truncate = ppo_trainer.truncate_response
+
+    def counted(*args: Any) -> torch.Tensor:
+        responses = truncate(*args)
+        phases.tokens = float((responses != tokenizer.pad_token_id).sum())
+        return responses  # type: ignore[no-any-return]
+
+    ppo_trainer.truncate_response = counted
+    phases.tokens = float(cfg.prompts_per_step * cfg.sampling.max_new_tokens)
+    phases.turn()
+    trainer.train()
+
+
+def online(config: Config, prompts: list[list[int]], stop_at: str | None, beat: Beat, scratch: str) -> None:
+    """GRPO or RLOO, whichever the config's algorithm is, with a sequence classifier as the reward."""
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+    cfg = config.policy
+    settings, trainer_class = {"grpo": (GRPOConfig, GRPOTrainer), "rloo": (RLOOConfig, RLOOTrainer)}[cfg.algorithm]
+    folder, load, tokenizer = base(config)
+    policy = AutoModelForCausalLM.from_pretrained(folder, **load)
+    policy.generation_config.eos_token_id = stop_id(tokenizer, stop_at)
+    completions = cfg.prompts_per_step * cfg.group_size
+    arguments = settings(
+        **common(config, scratch),
+        per_device_train_batch_size=cfg.minibatch_size,
+        gradient_accumulation_steps=1,
+        steps_per_generation=completions // cfg.minibatch_size,
+        num_generations=cfg.group_size,
+        num_iterations=cfg.epochs,
+        max_completion_length=cfg.sampling.max_new_tokens,
+        temperature=cfg.sampling.temperature,
+        top_k=0,
+        beta=cfg.kl_coef,
+        max_steps=10**6,
+        logging_strategy="no",
+        generation_kwargs={} if stop_at else {"min_new_tokens": cfg.sampling.max_new_tokens},
+    )
+    phases = Phases(beat)
+
+    class Timed(trainer_class):  # type: ignore[misc, valid-type]
+        def _generate_and_score_completions(self, inputs: Any) -> Any:  # once an iteration
+            phases.turn()
+            out = super()._generate_and_score_completions(inputs)
+            phases.tokens = float(out["completion_mask"].sum())
+            return out
+
+    trainer = Timed(
+        model=policy,
+        reward_funcs=scorer(folder, load, tokenizer),
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": tokenizer.decode(ids)} for ids in prompts]),
+        processing_class=tokenizer,
+        reward_processing_classes=tokenizer,
+        peft_config=lora(config, "CAUSAL_LM"),
+    )
+    phases.wrap(trainer, "_generate", lambda *_, **__: "generate")
+    phases.wrap(trainer, "_calculate_rewards", lambda *_, **__: "reward")
+    phases.wrap(
+        trainer,
+        "_get_per_token_logps_and_entropies",
+        lambda *_, **__: None if torch.is_grad_enabled() else "reference",
+    )
+    trainer.train()

@@ -1,0 +1,105 @@
+"""A benchmark's sides as processes of their own, in turns: what bench_sft.py and bench_reward.py share."""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import Config, load_config
+from pipeline.progress import bar
+from pipeline.rundir import peak_rss_mb
+
+Side = Callable[[Config, dict[str, list[Any]]], dict[str, Any]]
+
+
+def compare(
+    doc: str | None,
+    overrides: list[str],
+    encode: Callable[[Config, int | None], dict[str, list[Any]]],
+    sides: dict[str, tuple[list[str], Side]],
+    columns: dict[str, Callable[[dict[str, Any]], str]],
+) -> None:
+    """The whole benchmark: read the command line, run every side in turns, print a table.
+
+    Args:
+        overrides: settings of all sides.
+        encode: the work, as JSON, made once: config and limit → lists by name.
+        sides: name → (settings of its own, what to run); the last is the one compared with.
+        columns: what the table shows besides speed and memory.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config")
+    parser.add_argument("overrides", nargs="*", help="KEY=VALUE, as for `align run`")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each side, interleaved")
+    parser.add_argument("--limit", type=int, help="train on this many rows only: for speed, not for quality")
+    parser.add_argument("--only", nargs="+", choices=sides, help="these sides alone")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--side", choices=sides, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    settings = [*overrides, f"model.device={arguments.device}", "logging.progress=false"]
+    if arguments.side:
+        own, run = sides[arguments.side]
+        config = load_config(arguments.config, [*settings, *own, *arguments.overrides])
+        print(
+            json.dumps(run(config, json.loads(arguments.work.read_text(encoding="utf-8"))) | memory(arguments.device))
+        )
+        return
+    chosen = arguments.only or list(sides)
+    rows: dict[str, list[dict[str, Any]]] = {side: [] for side in chosen}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        bar("runs", arguments.repeats * len(chosen), visible=True) as progress,
+    ):
+        file = Path(folder) / "work.json"
+        config = load_config(arguments.config, [*settings, *arguments.overrides])
+        file.write_text(json.dumps(encode(config, arguments.limit)), encoding="utf-8")
+        for _ in range(arguments.repeats):
+            for side in chosen:
+                command = [sys.executable, *sys.argv, "--side", side, "--work", str(file)]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                rows[side].append(json.loads(done.stdout.strip().splitlines()[-1]))
+                progress.advance(figures={"tokens/s": round(rows[side][-1]["tokens_per_second"])})
+    show(rows, columns)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def memory(device: str) -> dict[str, float]:
+    """Peak of this process: resident, or allocated on the GPU."""
+    if device == "cpu":
+        return {"peak_mb": peak_rss_mb()}
+    import torch
+
+    return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6}
+
+
+def show(rows: dict[str, list[dict[str, Any]]], columns: dict[str, Callable[[dict[str, Any]], str]]) -> None:
+    table = Table("", *columns, "tokens/s", "spread", "faster", "seconds", "peak, MB", "of the last's")
+    middle = {
+        side: {key: statistics.median(run[key] for run in runs) for key in ("tokens_per_second", "seconds", "peak_mb")}
+        for side, runs in rows.items()
+    }
+    base = list(middle.values())[-1]
+    for side, runs in rows.items():
+        speeds = [run["tokens_per_second"] for run in runs]
+        table.add_row(
+            side,
+            *(tell(runs[0]) for tell in columns.values()),
+            f"{middle[side]['tokens_per_second']:.0f}",
+            f"{min(speeds):.0f}–{max(speeds):.0f}",
+            f"{middle[side]['tokens_per_second'] / base['tokens_per_second']:.2f}×",
+            f"{middle[side]['seconds']:.1f}",
+            f"{middle[side]['peak_mb']:.0f}",
+            f"{middle[side]['peak_mb'] / base['peak_mb']:.2f}×",
+        )
+    Console().print(table)
