@@ -147,6 +147,13 @@ class PolicyConfig(Section):
     kl_target: Rate | None = Field(None, description="adapt kl_coef towards this KL per sequence")
     kl_horizon: Positive = 10_000
     target_kl: Rate | None = Field(None, description="end a step's updates once approx_kl exceeds this")
+    recompute_logprobs: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="log-probs by a pass of their own, not those kept while sampling; auto: unless in fp32",
+    )
+    importance_cap: Annotated[float, Field(ge=1)] = Field(
+        2.0, description="recomputed: every advantage counts min(policy / sampler, this) times"
+    )
     missing_eos: Literal["replace", "penalty"] = "replace"
     missing_eos_value: float = Field(-1.0, description="the score instead, or what is added to it")
     score_clip: Rate | None = Field(None, description="clip standardised scores to ±this")

@@ -1,8 +1,9 @@
-"""LoRA layers, norms and gates as one autograd function each: the libraries' numbers without their temporaries.
+"""LoRA layers, attention, norms and gates as few autograd functions: the libraries' numbers without their temporaries.
 
 PEFT computes base(x) + B(A(x))·s as separate operations, and each of them writes (and keeps for the backward pass) a
-tensor of the layer's output size. Here the low-rank product is added into the base's output, and only x and the
-rank-sized xAᵀ are kept. The Llama family's norm and gate keep their inputs only. Nothing here trains a base weight.
+tensor of the layer's output size. Here the low-rank product is added into the base's output, only x and the rank-sized
+xAᵀ are kept, and layers that read the same x share what they do with it. The Llama family's rotation, norm and gate
+keep their inputs only. Nothing here trains a base weight.
 """
 
 from functools import partial
@@ -14,37 +15,92 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pipeline.lm.packing import NAME, attention
+
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")  # one layer design: RMS norm, rotary grouped attention, gated SiLU
 
 
-class _LoraLinear(torch.autograd.Function):
-    """y = xWᵀ + b + s·(xAᵀ)Bᵀ with W and b frozen; gradient reaches x, A and B."""
+class _Projections(torch.autograd.Function):
+    """y_i = xW_iᵀ + b_i + s_i·(xA_iᵀ)B_iᵀ for several layers, W and b frozen; gradient reaches x, A and B.
+
+    The arguments after the scalings are weight, bias, A and B of each layer; A and B are None without an adapter.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scalings: tuple[float, ...], *parts: Tensor | None) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1])  # [n,in]
-        low = rows @ down.to(x.dtype).T  # [n,r]
-        out = nn.functional.linear(rows, weight, bias).addmm_(low, up.to(x.dtype).T, alpha=scaling)
-        ctx.save_for_backward(rows, low, weight, down, up)
-        ctx.scaling, ctx.shape = scaling, x.shape
-        return out.view(*x.shape[:-1], -1)
+        layers = list(zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], scalings, strict=True))
+        downs = [down.to(x.dtype) for _, _, down, _, _ in layers if down is not None]
+        joined = downs[0] if len(downs) == 1 else torch.cat(downs) if downs else None  # [R,in]
+        low = None if joined is None else rows @ joined.T  # [n,R], all layers' xAᵀ side by side
+        outs, ups, start = [], [], 0
+        for weight, bias, _, up, scaling in layers:
+            assert weight is not None
+            out = nn.functional.linear(rows, weight, bias)
+            if up is not None:
+                assert low is not None
+                end = start + up.shape[1]
+                out.addmm_(low[:, start:end], up.to(x.dtype).T, alpha=scaling)
+                start = end
+            outs.append(out.view(*x.shape[:-1], -1))
+            ups.append(up)
+        ctx.save_for_backward(rows, low, joined, *parts[::4], *ups)
+        ctx.scalings, ctx.shape = scalings, x.shape
+        return tuple(outs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None, Tensor | None, None]:  # type: ignore[override]
-        rows, low, weight, down, up = ctx.saved_tensors
-        grad = grad.reshape(-1, grad.shape[-1])  # [n,out]
-        grad_low = (grad @ up.to(grad.dtype)).mul_(ctx.scaling)  # [n,r]
-        grad_x = grad_down = grad_up = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight).addmm_(grad_low, down.to(grad.dtype)).view(ctx.shape)
-        if ctx.needs_input_grad[3]:
-            grad_down = (grad_low.T @ rows).to(down.dtype)
-        if ctx.needs_input_grad[4]:
-            grad_up = (grad.T @ low).mul_(ctx.scaling).to(up.dtype)
-        return grad_x, None, None, grad_down, grad_up, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        count = len(grads)
+        rows, low, joined, *saved = ctx.saved_tensors
+        weights, ups = saved[:count], saved[count:]
+        grad_low = None if low is None else torch.empty_like(low)
+        grad_x: Tensor | None = None
+        grad_parts: list[Tensor | None] = [None] * (4 * count)
+        start = 0
+        for index, (raw, weight, up, scaling) in enumerate(zip(grads, weights, ups, ctx.scalings, strict=True)):
+            grad = raw.reshape(len(rows), -1)  # [n,out]
+            if ctx.needs_input_grad[0]:
+                grad_x = grad @ weight if grad_x is None else grad_x.addmm_(grad, weight)
+            if up is None:
+                continue
+            own = slice(start, start + up.shape[1])
+            start = own.stop
+            torch.mul(grad @ up.to(grad.dtype), scaling, out=grad_low[:, own])  # type: ignore[index]
+            if ctx.needs_input_grad[2 + 4 * index + 3]:
+                grad_parts[4 * index + 3] = (low[:, own].T @ grad).mul_(scaling).T.to(up.dtype)
+        if grad_low is not None:
+            if grad_x is not None:
+                grad_x.addmm_(grad_low, joined)
+            adapted = [index for index, up in enumerate(ups) if up is not None]
+            if any(ctx.needs_input_grad[2 + 4 * index + 2] for index in adapted):
+                sizes = [ups[index].shape[1] for index in adapted]
+                for index, part in zip(adapted, (grad_low.T @ rows).split(sizes), strict=True):
+                    grad_parts[4 * index + 2] = part.to(ups[index].dtype)
+        return (None if grad_x is None else grad_x.view(ctx.shape), None, *grad_parts)
+
+
+class _Rotation(torch.autograd.Function):
+    """Rotary position embedding of x [...,H,d] by angles of cosines and sines [...,1,d/2]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, sin, -1.0), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
+    (a, b), out = x.chunk(2, dim=-1), torch.empty_like(x)
+    first, second = out.chunk(2, dim=-1)
+    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-direction)
+    torch.mul(b, cos, out=second).addcmul_(a, sin, value=direction)
+    return out
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -82,7 +138,7 @@ class _GatedSilu(torch.autograd.Function):
 
 
 def fuse_layers(trunk: Any) -> None:
-    """Let the Llama family's norms and gated layers compute with one function each; other families stay as they are."""
+    """Let the Llama family's layers compute with the functions above; other families stay as they are."""
     if trunk.config.model_type not in FAMILY or trunk.config.hidden_act != "silu":
         return
     for module in trunk.modules():
@@ -90,6 +146,8 @@ def fuse_layers(trunk: Any) -> None:
             module.forward = partial(_norm_forward, module)
         elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")):
             module.forward = partial(_gate_forward, module)
+        elif all(hasattr(module, name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")):
+            module.forward = partial(_attention_forward, module)
 
 
 def _norm_forward(norm: Any, x: Tensor) -> Tensor:
@@ -97,23 +155,71 @@ def _norm_forward(norm: Any, x: Tensor) -> Tensor:
 
 
 def _gate_forward(mlp: Any, x: Tensor) -> Tensor:
-    gated = _GatedSilu.apply(mlp.gate_proj(x), mlp.up_proj(x))  # type: ignore[no-untyped-call]
+    gated = _GatedSilu.apply(*projections(x, mlp.gate_proj, mlp.up_proj))  # type: ignore[no-untyped-call]
     return mlp.down_proj(gated)  # type: ignore[no-any-return]
+
+
+def _attention_forward(
+    module: Any,
+    hidden_states: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    attention_mask: Tensor | None = None,
+    past_key_values: Any = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    if module.config._attn_implementation != NAME:
+        inputs = (hidden_states, position_embeddings, attention_mask, past_key_values)
+        return type(module).forward(module, *inputs, **options)  # type: ignore[no-any-return]
+    shape = (*hidden_states.shape[:-1], -1, module.head_dim)
+    projected = projections(hidden_states, module.q_proj, module.k_proj, module.v_proj)
+    query, key, value = (part.view(shape) for part in projected)  # [b,L,H,d]
+    if hasattr(module, "q_norm"):
+        query, key = module.q_norm(query), module.k_norm(key)
+    # Both halves of a head turn by the same angles.
+    cos, sin = (part[..., : module.head_dim // 2].unsqueeze(-2) for part in position_embeddings)
+    query, key = (_Rotation.apply(part, cos, sin) for part in (query, key))  # type: ignore[no-untyped-call]
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    if past_key_values is not None:
+        key, value = past_key_values.update(key, value, module.layer_idx)
+    out, _ = attention(module, query, key, value, attention_mask, scaling=module.scaling, **options)
+    return module.o_proj(out.reshape(*hidden_states.shape[:-1], -1)), None
 
 
 def fuse_lora(layer: LoraLayer) -> None:
     """Let a LoRA layer compute with one function; layers of another kind (quantised, DoRA) stay PEFT's own."""
-    if type(layer) is PeftLinear and type(layer.base_layer) is nn.Linear and not layer.lora_variant:
-        layer.forward = partial(_lora_forward, layer)  # type: ignore[method-assign]
+    if _fusable(layer):
+        layer.forward = partial(_lora_forward, layer)  # type: ignore[attr-defined]
 
 
-def _lora_forward(layer: PeftLinear, x: Tensor) -> Tensor:
-    base: Any = layer.base_layer
+def _lora_forward(layer: LoraLayer, x: Tensor) -> Tensor:
+    return projections(x, layer)[0]
+
+
+def projections(x: Tensor, *layers: Any) -> tuple[Tensor, ...]:
+    """What each of some linear layers makes of the same x; all at once where their kinds are known."""
+    plans = [_plan(layer) for layer in layers]
+    if any(plan is None for plan in plans):
+        return tuple(PeftLinear.forward(layer, x) if _fusable(layer) else layer(x) for layer in layers)
+    scalings = tuple(plan[-1] for plan in plans if plan)
+    parts = [part for plan in plans if plan for part in plan[:-1]]
+    return _Projections.apply(x, scalings, *parts)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _fusable(layer: Any) -> bool:
+    return type(layer) is PeftLinear and type(layer.base_layer) is nn.Linear and not layer.lora_variant
+
+
+def _plan(layer: Any) -> tuple[Any, ...] | None:
+    """Weight and bias, A, B and s of the acting adapter (None without one); None for a layer of another kind."""
+    if type(layer) is nn.Linear:
+        return layer.weight, layer.bias, None, None, 0.0
+    if not _fusable(layer):
+        return None
+    base = layer.base_layer
     if layer.disable_adapters:
-        return base(x)  # type: ignore[no-any-return]
+        return base.weight, base.bias, None, None, 0.0
     (name,) = layer.active_adapters
     dropout = layer.lora_dropout[name]
     if dropout.training and not isinstance(dropout, nn.Identity):
-        return PeftLinear.forward(layer, x)  # type: ignore[no-any-return]
-    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return _LoraLinear.apply(x, base.weight, base.bias, down, up, layer.scaling[name])  # type: ignore[no-any-return, no-untyped-call]
+        return None
+    return base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]

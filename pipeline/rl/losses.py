@@ -53,6 +53,31 @@ def ppo_clip_loss(
     return torch.maximum(gain * ratio, gain * ratio.clamp(1.0 - clip_low, 1.0 + clip_high))
 
 
+def truncated_importance(logprobs: Tensor, sampler_logprobs: Tensor, *, cap: float) -> Tensor:
+    """min(π/μ, C) per step: the weight of an action that a sampler μ drew which isn't quite the policy π.
+
+    A sampler rounds otherwise than the trainer (folded weights, another kernel, another engine), and what is meant as
+    on-policy learning isn't. Multiplied into the advantages, the weight corrects that; truncation bounds its variance
+    (Espeholt et al. 2018, "IMPALA", Sec. 4.1; Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You
+    Off-Policy RL Training").
+
+    Args:
+        logprobs: [B,T] nats, of π before the update.
+        sampler_logprobs: [B,T] nats, of μ.
+        cap: C ≥ 1.
+
+    Returns:
+        [B,T] in (0, C], a constant; 1 where both agree.
+
+    Raises:
+        ValueError: if the shapes differ or cap is below 1.
+    """
+    check_shape("sampler_logprobs", sampler_logprobs, logprobs.shape)
+    if cap < 1:
+        raise ValueError(f"cap: got {cap}; use at least 1, or even an exact sampler's actions lose weight")
+    return (logprobs - sampler_logprobs).detach().exp().clamp(max=cap)
+
+
 def clipped_value_loss(values: Tensor, old_values: Tensor | None, returns: Tensor, *, clip: float | None) -> Tensor:
     """L = ½ max((V − R)², (V_clip − R)²), with V_clip = V_old + clip(V − V_old, ±clip).
 

@@ -40,6 +40,9 @@ class Learner:
         self.optimizer = torch.optim.AdamW(groups, eps=cfg.adam_eps, weight_decay=0.0)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(cfg, step))
         self.controller = AdaptiveKL(cfg.kl_coef, cfg.kl_target, cfg.kl_horizon) if cfg.kl_target else None
+        self.recomputes = cfg.recompute_logprobs == "always" or (
+            cfg.recompute_logprobs == "auto" and backbone.dtype != torch.float32
+        )
         self.sampler = torch.Generator(backbone.device).manual_seed(seed)
         self.permutations = torch.Generator().manual_seed(seed)
 

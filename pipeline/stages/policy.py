@@ -17,7 +17,8 @@ from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
 from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
-from pipeline.rl.kl import kl_k1
+from pipeline.rl.kl import kl_k1, kl_k3
+from pipeline.rl.losses import truncated_importance
 from pipeline.rl.rollout import Rollout
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.inputs import encode_prompts, load_backbone, machine, read
@@ -72,17 +73,20 @@ def iterate(
     with clock("reward"):
         scores = reward_model.score(rollout, batch_size=policy.batch_size)  # [B]
         final = end_of_sequence_rule(scores, rollout.context["stopped"], cfg)  # [B]
-    mismatch: dict[str, float] = {}
+    sampled, mismatch = rollout.logprobs, {}
     with clock("reference"):
         ref_logprobs = logprobs_under("sft", policy, rollout)  # [B,T]
-        if step == 1:
-            rollout, mismatch["policy/sampler_mismatch"] = check_sampler(policy, rollout)
+        if step == 1 or learner.recomputes:
+            rollout = replace(rollout, logprobs=logprobs_under(policy.adapter, policy, rollout))
+            mismatch = sampler_mismatch(rollout, sampled)
         kl = kl_k1(rollout.logprobs, ref_logprobs)  # [B,T], 0 at padding
         price = learner.kl_coef if cfg.kl_in == "reward" else 0.0
         rollout = rollout.with_rewards(-price * kl, final=final, ref_logprobs=ref_logprobs)
     # 3. Credit: how much better than expected was each token?
     with clock("credit"):
         rollout, advantages, returns = learner.credit(rollout)
+        if learner.recomputes:
+            advantages = advantages * truncated_importance(rollout.logprobs, sampled, cap=cfg.importance_cap)
     # 4. Improve: the same update() that trains the classic agents.
     with clock("update"):
         stats = learner.improve(rollout, advantages, returns, step)
@@ -139,12 +143,12 @@ def logprobs_under(adapter: str, policy: LanguagePolicy, rollout: Rollout) -> Te
     )
 
 
-def check_sampler(policy: LanguagePolicy, rollout: Rollout) -> tuple[Rollout, float]:
-    """Compare the log-probs kept while sampling with a fresh pass, and go on with the fresh ones.
+def sampler_mismatch(rollout: Rollout, sampled: Tensor) -> dict[str, float]:
+    """How far the log-probs kept while sampling [B,T] are from a fresh pass. Nats.
 
-    In the first step the policy still is the reference: computed the same way, their KL is exactly 0. Later steps
-    keep the sampler's log-probs; by how much they may differ was measured here.
+    In fp32 they agree up to rounding: the first step goes on with the fresh ones, so that KL(policy ‖ SFT) is exactly 0
+    there, and later steps keep the sampler's.
     """
-    fresh = logprobs_under(policy.adapter, policy, rollout)
-    mismatch = (fresh - rollout.logprobs)[rollout.mask].abs().max().item()
-    return replace(rollout, logprobs=fresh), mismatch
+    difference = (rollout.logprobs - sampled)[rollout.mask].abs().max().item()
+    divergence = kl_k3(sampled, rollout.logprobs)[rollout.mask].mean().item()
+    return {"policy/sampler_mismatch": difference, "policy/sampler_kl": divergence}

@@ -16,8 +16,9 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from pipeline.lm import packing as module
+from pipeline.lm import fused
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.packing import Packing, States
 
@@ -75,12 +76,12 @@ def test_what_cannot_be_packed_is_padded(config: Any, cache: Path, tmp_path: Pat
 
 def test_a_model_that_mixes_its_sequences_is_not_packed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one would whose forward pass doesn't hand the packing on."""
-    inner = module.attention
-    monkeypatch.setitem(
-        module.AttentionInterface._global_mapping,
-        module.NAME,
-        lambda *args, packing=None, **options: inner(*args, **options | {"attention_mask": None}),
-    )
+
+    def forgetful(*args: Any, packing: Any = None, **options: Any) -> Any:
+        mask = args[4] if packing is None else None
+        return sdpa_attention_forward(*args[:4], mask, **options)
+
+    monkeypatch.setattr(fused, "attention", forgetful)
     shared = noisy(tiny(cache), "policy")
     assert not shared.packs
     assert_close(in_turn(shared.states("policy", SEQUENCES), SEQUENCES), plain(shared, "policy"))

@@ -14,6 +14,7 @@ from pipeline.rl.losses import (
     policy_gradient_loss,
     ppo_clip_loss,
     q_learning_loss,
+    truncated_importance,
 )
 
 
@@ -129,3 +130,19 @@ def test_errors_name_field_value_and_fix() -> None:
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_actions_of_a_sampler_that_is_not_quite_the_policy_are_weighted() -> None:
+    """E_μ[w f] = E_π[f] where no weight is cut: here for every function of three actions at once."""
+    policy, sampler = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.4, 0.35, 0.25]])
+    weights = truncated_importance(policy.log(), sampler.log(), cap=2.0)
+    assert_close(sampler * weights, policy)
+    assert_close(truncated_importance(policy.log(), sampler.log(), cap=1.0), torch.tensor([[1.0, 0.3 / 0.35, 0.8]]))
+    assert truncated_importance(policy.log(), policy.log(), cap=1.0).tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_weights_carry_no_gradient_and_a_cap_below_one_is_refused() -> None:
+    logprobs = torch.zeros(1, 2, requires_grad=True)
+    assert not truncated_importance(logprobs, torch.ones(1, 2), cap=2.0).requires_grad
+    with pytest.raises(ValueError, match=r"cap: got 0\.5"):
+        truncated_importance(logprobs, torch.ones(1, 2), cap=0.5)
