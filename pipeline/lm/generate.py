@@ -4,6 +4,8 @@ Only the last position's logits exist at any time, [b,V] a step. The log-probabi
 kept, so that nobody has to recompute the behaviour policy afterwards.
 """
 
+import contextlib
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,6 +91,7 @@ def generate(
     logprobs = torch.zeros(count, max_new_tokens, device=device)
     lengths = torch.zeros(count, dtype=torch.long, device=device)
     stopped = torch.zeros(count, dtype=torch.bool, device=device)
+    give_back()
     rows = torch.arange(count, device=device)  # whose token each row of the decoder's batch is
     with backbone.adapters.using(adapter):
         decoder = decoder_for(backbone, max_new_tokens)
@@ -115,9 +118,18 @@ def generate(
             decoder.step(chosen)
             passed.note(rows, step, decoder.lower)
             passed.hand_over(backbone.lower, tokens, lengths)
+    del decoder, logits
+    give_back()
     longest = int(lengths.max()) if count else 0
     repeated = [list(prompt) for prompt in prompts for _ in range(group_size)]
     return Completions(repeated, tokens[:, :longest], logprobs[:, :longest], lengths, stopped)
+
+
+def give_back() -> None:
+    """Return freed memory to the system: of an update before sampling, and of the decoder's copy of the weights after
+    it. glibc keeps the pages, and what comes next would need its own besides."""
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call, nor need it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Passed:
