@@ -97,8 +97,7 @@ def main() -> None:
         total = len(sides) * (arguments.iterations + 1)
         with bar(name, total, visible=True) as progress:
             results[name] = compare(name, sides, arguments, progress)
-        console = Console()
-        console.print(table(name, results[name], case.trl), width=max(console.width, WIDTH))
+        Console(width=max(Console().width, WIDTH)).print(table(name, results[name], case.trl))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if arguments.plot:

@@ -17,6 +17,7 @@ from pipeline.config import Config, load_config
 from pipeline.progress import bar
 from pipeline.rundir import peak_rss_mb
 
+WIDTH = 120  # columns that a table needs; a log has no width of its own
 Side = Callable[[Config, dict[str, list[Any]]], dict[str, Any]]
 
 
@@ -102,4 +103,4 @@ def show(rows: dict[str, list[dict[str, Any]]], columns: dict[str, Callable[[dic
             f"{middle[side]['peak_mb']:.0f}",
             f"{middle[side]['peak_mb'] / base['peak_mb']:.2f}×",
         )
-    Console().print(table)
+    Console(width=max(Console().width, WIDTH)).print(table)
