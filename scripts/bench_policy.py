@@ -20,18 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from beside.turns import memory, print_table
 from rich.table import Table
 
 from pipeline.config import Config, load_config
 from pipeline.progress import Bar, bar
-from pipeline.rundir import peak_rss_mb
 
 CONFIG = "configs/quickstart.yaml"
 TRL_PPO = "trl==1.10.0"
 TRL_FOLDER = Path(".cache/trl-1.10")
 PROMPT_TOKENS = (10, 32)
-WIDTH = 150  # columns that a table needs; a log has no width of its own
 OURS = {
     "ours": [],
     "ours, shared trunk": ["policy.critic=shared_trunk"],
@@ -97,7 +95,7 @@ def main() -> None:
         total = len(sides) * (arguments.iterations + 1)
         with bar(name, total, visible=True) as progress:
             results[name] = compare(name, sides, arguments, progress)
-        Console(width=max(Console().width, WIDTH)).print(table(name, results[name], case.trl))
+        print_table(table(name, results[name], case.trl))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if arguments.plot:
@@ -133,11 +131,11 @@ def compare(name: str, sides: list[str], arguments: argparse.Namespace, progress
     results = {}
     for side, process in processes.items():
         tell(process, "stop")
-        memory = answer(process, side)
+        peaks = answer(process, side)
         process.wait()
         names = rows[side][0]
         middle = {key: statistics.median(row.get(key, 0.0) for row in rows[side]) for key in names}
-        results[side] = {"median": middle, "memory": memory, "iterations": rows[side]}
+        results[side] = {"median": middle, "memory": peaks, "iterations": rows[side]}
     return results
 
 
@@ -182,25 +180,19 @@ def work(case_name: str, side: str, overrides: list[str], device: str) -> None:
     case = CASES[case_name]
     settings = [*COMMON, f"model.device={device}", *case.overrides, *OURS.get(side, []), *overrides]
     config = load_config(CONFIG, settings)
+    queue, stop = work_of(config, case.stop_at)
     if side in OURS:
-        ours(config, case.stop_at, beat)
+        ours(config, queue, stop, beat)
     else:
         from beside import trl_sides
 
         start: Callable[..., None] = trl_sides.ppo if side == "trl 1.10" else trl_sides.online
         with tempfile.TemporaryDirectory() as folder:
-            start(config, prompts(config), case.stop_at, beat, folder)
+            start(config, queue, stop, beat, folder)
 
 
-def memory(device: str) -> dict[str, float]:
-    import torch
-
-    found = {"peak_rss_mb": peak_rss_mb()}
-    return found | ({"peak_gpu_mb": torch.cuda.max_memory_allocated() / 1e6} if device == "cuda" else {})
-
-
-def prompts(config: Config) -> list[list[int]]:
-    """Token ids of the short prompts of the policy's data."""
+def work_of(config: Config, stop_at: str | None) -> tuple[list[list[int]], int | None]:
+    """Token ids of the short prompts of the policy's data, and the token that ends a completion, if one is to."""
     from transformers import AutoTokenizer
 
     from pipeline.lm.chat import ChatFormat
@@ -211,10 +203,11 @@ def prompts(config: Config) -> list[list[int]]:
     chat = ChatFormat(AutoTokenizer.from_pretrained(folder), template=config.model.chat_template)
     encoded = [ids for _, ids in encode_prompts(chat, read(config, config.policy.data, "prompts"))]
     low, high = PROMPT_TOKENS
-    return [ids for ids in encoded if low <= len(ids) <= high]
+    stop = None if stop_at is None else chat.tokenizer(stop_at, add_special_tokens=False)["input_ids"][-1]
+    return [ids for ids in encoded if low <= len(ids) <= high], stop
 
 
-def ours(config: Config, stop_at: str | None, beat: Callable[[dict[str, float]], None]) -> None:
+def ours(config: Config, queue: list[list[int]], stop: int | None, beat: Callable[[dict[str, float]], None]) -> None:
     import torch
 
     from pipeline.lm.reward import RewardModel
@@ -225,28 +218,20 @@ def ours(config: Config, stop_at: str | None, beat: Callable[[dict[str, float]],
     cfg = config.policy
     torch.manual_seed(config.seed)
     backbone = load_backbone(config)
-    backbone.chat.stop_ids = tuple(stop_ids(backbone.chat.tokenizer, stop_at))
+    backbone.chat.stop_ids = () if stop is None else (stop,)
     backbone.adapters.add("sft")
     for name in ("reward", "policy", *(["critic"] if cfg.needs_critic and cfg.critic == "adapter" else [])):
         backbone.adapters.clone("sft", name)
     backbone.adapters.add_head("reward")
     learner, reward_model = Learner(backbone, cfg, config.seed), RewardModel(backbone, "reward")
-    queue = prompts(config)
     beat({})
     for step in range(1, 10**6):
         at = (step - 1) * cfg.prompts_per_step
         batch = [queue[(at + index) % len(queue)] for index in range(cfg.prompts_per_step)]
         rollout, _, _, row = iterate(learner, reward_model, batch, step)
-        if backbone.lower is not None:
-            backbone.lower.forget()
         times = {name.removeprefix("time/"): value for name, value in row.items() if name.startswith("time/")}
         times["value"] = times.pop("credit")
         beat(times | {"tokens": float(rollout.lengths.sum())})
-
-
-def stop_ids(tokenizer: Any, stop_at: str | None) -> list[int]:
-    """The token that ends `stop_at`, if completions are to end at all."""
-    return [] if stop_at is None else tokenizer(stop_at, add_special_tokens=False)["input_ids"][-1:]
 
 
 # ---- what comes out -----------------------------------------------------------------------------------------
@@ -263,13 +248,12 @@ def table(name: str, results: dict[str, Any], trl: str) -> Table:
     for side, result in results.items():
         middle = result["median"]
         totals = [row["total"] for row in result["iterations"]]
-        kind = "peak_gpu_mb" if "peak_gpu_mb" in result["memory"] else "peak_rss_mb"
-        peak = result["memory"][kind]
+        peak = result["memory"]["peak_mb"]
         speed = middle["tokens"] / middle["total"]
         faster = share = ""
         if base is not None:
             faster = f"{speed / (base['median']['tokens'] / base['median']['total']):.2f}×"
-            share = f"{peak / base['memory'][kind]:.2f}×"
+            share = f"{peak / base['memory']['peak_mb']:.2f}×"
         shown.add_row(
             side,
             *(f"{middle.get(phase, 0.0):.2f}" for phase in PHASES),

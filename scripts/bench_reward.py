@@ -7,11 +7,9 @@ by prompt (`reward.test`). Printed: accuracy with Wilson's interval, trained tok
 """
 
 import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
-from beside.turns import compare
+from beside.turns import compare, timed
 
 from pipeline.config import Config
 
@@ -40,7 +38,6 @@ def speed(config: Config, pairs: dict[str, list[Any]], seconds: float) -> dict[s
 
 def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     from pipeline.data.schema import Preference
-    from pipeline.rundir import StageDir
     from pipeline.stages.inputs import EncodedPair, load_backbone
     from pipeline.stages.reward import accuracy, train
 
@@ -48,57 +45,32 @@ def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     rows, test = ([EncodedPair(*pair, 0, 0.0, row) for pair in pairs[name]] for name in ("train", "test"))
     backbone = load_backbone(config)
     backbone.adapters.add("sft")  # changes nothing: like TRL's, the reward model starts from the base
-    with tempfile.TemporaryDirectory() as folder:
-        out = StageDir(Path(folder) / "reward", "reward", "")
-        start = time.perf_counter()
-        # One pair to validate on: choosing an epoch is not part of what is compared.
-        model, _ = train(backbone, "reward", rows, test[:1], config, out)
-        seconds = time.perf_counter() - start
+    # One pair to validate on: choosing an epoch is not part of what is compared.
+    (model, _), seconds = timed("reward", lambda out: train(backbone, "reward", rows, test[:1], config, out))
     return accuracy(model, test, config.reward.microbatch_size) | speed(config, pairs, seconds)
 
 
 def trl(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     import torch
-    from beside.trl_sides import base, common, lora
+    from beside.trl_sides import base, classifier, lora, supervised, trained
     from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
     from pipeline.evaluation.statistics import wilson
 
-    cfg = config.reward
     name, load, tokenizer = base(config)
-    model: Any = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, **load)
-    model.config.pad_token_id = tokenizer.pad_token_id
+    model = classifier(name, load, tokenizer)
     rows = Dataset.from_list([{"chosen_ids": chosen, "rejected_ids": rejected} for chosen, rejected in pairs["train"]])
     with tempfile.TemporaryDirectory() as folder:
-        options = RewardConfig(
-            **common(config, folder)
-            | {
-                "learning_rate": cfg.learning_rate,
-                "lr_scheduler_type": "linear",
-                "warmup_steps": cfg.warmup_fraction,
-            },
-            num_train_epochs=cfg.epochs,
-            per_device_train_batch_size=cfg.microbatch_size,
-            gradient_accumulation_steps=max(1, cfg.batch_size // cfg.microbatch_size),
-            max_length=None,
-            center_rewards_coefficient=cfg.centering or None,
-            weight_decay=cfg.weight_decay,
-            max_grad_norm=cfg.max_grad_norm,
-            logging_strategy="no",
-        )
-        trainer = RewardTrainer(
-            model, options, train_dataset=rows, processing_class=tokenizer, peft_config=lora(config, "SEQ_CLS")
-        )
-        start = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - start
-    trained: Any = trainer.model.eval()
+        centering = config.reward.centering or None
+        options = RewardConfig(**supervised(config, config.reward, folder), center_rewards_coefficient=centering)
+        shape = lora(config, "SEQ_CLS")
+        trainer = RewardTrainer(model, options, train_dataset=rows, processing_class=tokenizer, peft_config=shape)
+        model, seconds = trained(trainer)
 
     @torch.no_grad()
     def score(ids: list[int]) -> float:
-        return trained(input_ids=torch.tensor([ids], device=trained.device)).logits.item()  # type: ignore[no-any-return]
+        return model(input_ids=torch.tensor([ids], device=model.device)).logits.item()  # type: ignore[no-any-return]
 
     right = sum(score(chosen) > score(rejected) for chosen, rejected in pairs["test"])
     low, high = wilson(right, len(pairs["test"]))

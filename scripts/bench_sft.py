@@ -7,11 +7,9 @@ a second (prompt and answer, each once an epoch), peak memory.
 """
 
 import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
-from beside.turns import compare
+from beside.turns import compare, timed
 
 from pipeline.config import Config
 
@@ -42,7 +40,6 @@ def ours(config: Config, work: dict[str, list[Any]]) -> dict[str, Any]:
     import torch
 
     from pipeline.lm.chat import Encoded
-    from pipeline.rundir import StageDir
     from pipeline.stages.fit import Task, fit
     from pipeline.stages.inputs import load_backbone
     from pipeline.stages.sft import mean_nll, nll
@@ -59,61 +56,35 @@ def ours(config: Config, work: dict[str, list[Any]]) -> dict[str, Any]:
         validate=lambda: {"loss": 0.0},  # choosing an epoch is not part of what is compared
         metric="loss",
     )
-    with tempfile.TemporaryDirectory() as folder:
-        out = StageDir(Path(folder) / "sft", "sft", "")
-        start = time.perf_counter()
-        fit(task, backbone.adapters.train_only("sft"), config.sft, out, name="sft", seed=config.seed, visible=False)
-        seconds = time.perf_counter() - start
+    parameters, cfg = backbone.adapters.train_only("sft"), config.sft
+    _, seconds = timed("sft", lambda out: fit(task, parameters, cfg, out, name="sft", seed=config.seed, visible=False))
     return speed(config, work, seconds) | {"loss": mean_nll(backbone, "sft", held, 8)}
 
 
 def trl(config: Config, work: dict[str, list[Any]]) -> dict[str, Any]:
     import torch
-    from beside.trl_sides import base, common, lora
+    from beside.trl_sides import base, lora, supervised, trained
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    cfg = config.sft
     name, load, tokenizer = base(config)
     rows = [
         {"input_ids": ids, "labels": [token if flag else -100 for token, flag in zip(ids, taught, strict=True)]}
         for ids, taught in work["train"]
     ]
     with tempfile.TemporaryDirectory() as folder:
-        options = SFTConfig(
-            **common(config, folder)
-            | {
-                "learning_rate": cfg.learning_rate,
-                "lr_scheduler_type": "linear",
-                "warmup_steps": cfg.warmup_fraction,
-            },
-            num_train_epochs=cfg.epochs,
-            per_device_train_batch_size=cfg.microbatch_size,
-            gradient_accumulation_steps=max(1, cfg.batch_size // cfg.microbatch_size),
-            max_length=None,
-            weight_decay=cfg.weight_decay,
-            max_grad_norm=cfg.max_grad_norm,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            logging_strategy="no",
-        )
+        options = SFTConfig(**supervised(config, config.sft, folder), dataset_kwargs={"skip_prepare_dataset": True})
         model: Any = AutoModelForCausalLM.from_pretrained(name, **load)
-        trainer = SFTTrainer(
-            model,
-            options,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-            peft_config=lora(config, "CAUSAL_LM"),
-        )
-        start = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - start
-    trained: Any = trainer.model.eval()
+        dataset = Dataset.from_list(rows)
+        shape = lora(config, "CAUSAL_LM")
+        trainer = SFTTrainer(model, options, train_dataset=dataset, processing_class=tokenizer, peft_config=shape)
+        model, seconds = trained(trainer)
     total = count = 0.0
     with torch.no_grad():
         for ids, taught in work["held"]:
-            tokens = torch.tensor([ids], device=trained.device)
-            table = trained(input_ids=tokens).logits[0, :-1].float().log_softmax(-1)
+            tokens = torch.tensor([ids], device=model.device)
+            table = model(input_ids=tokens).logits[0, :-1].float().log_softmax(-1)
             said = table.gather(1, tokens[0, 1:, None]).squeeze(1)
             flags = torch.tensor(taught[1:], device=said.device)
             total -= said[flags].sum().item()

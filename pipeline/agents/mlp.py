@@ -37,7 +37,7 @@ class MLPs(nn.Module):
         self._lengths = [length for one in sizes for a, b in pairwise(one) for length in (a * b, b)]
         self.vector = nn.Parameter(torch.zeros(sum(self._lengths)))
         self.layers = self.views(self.vector.detach())  # they follow every step of the optimiser
-        self._gradient = torch.empty_like(self.vector, requires_grad=False)
+        self._gradient = torch.empty_like(self.vector)
         self._into = self.views(self._gradient)
         for layers, last_gain in zip(self.layers, last_gains, strict=True):
             for number, (weight, bias) in enumerate(layers, start=1):

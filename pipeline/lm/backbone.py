@@ -139,16 +139,17 @@ class Backbone(nn.Module):
 
     def states(self, adapter: str | None, sequences: Sequence[Sequence[int]]) -> States:
         """Final hidden states of sequences under `adapter`; the lower trunk's share is remembered."""
+        if not self.packs:
+            padded = self.hidden(adapter, self.pad(sequences))
+            shape = padded.shape[:2]
+            return States(padded.flatten(0, 1), torch.arange(shape.numel(), device=self.device).view(shape))
         packing = Packing(sequences, self.device)
         with self.adapters.using(adapter), self._recomputing():
             if self.lower is not None:
-                return States(self.lower.upper(self.lower.states(sequences), packing), packing.places)
-            if self.packs:
+                hidden = self.lower.upper(self.lower.states(sequences), packing)
+            else:
                 hidden = self.trunk(input_ids=packing.ids[None], **packing.options).last_hidden_state[0]
-                return States(hidden, packing.places)
-        padded = self.hidden(adapter, self.pad(sequences))
-        shape = padded.shape[:2]
-        return States(padded.flatten(0, 1), torch.arange(shape.numel(), device=self.device).view(shape))
+        return States(hidden, packing.places)
 
     @property
     def head_weight(self) -> Tensor:

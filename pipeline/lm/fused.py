@@ -137,9 +137,14 @@ class _GatedSilu(torch.autograd.Function):
         return torch.ops.aten.silu_backward(grad * up, gate), nn.functional.silu(gate).mul_(grad)
 
 
+def in_family(config: Any) -> bool:
+    """Whether a model has the layers that are known here."""
+    return config.model_type in FAMILY and config.hidden_act == "silu"
+
+
 def fuse_layers(trunk: Any) -> None:
     """Let the Llama family's layers compute with the functions above; other families stay as they are."""
-    if trunk.config.model_type not in FAMILY or trunk.config.hidden_act != "silu":
+    if not in_family(trunk.config):
         return
     for module in trunk.modules():
         if type(module).__name__.endswith("RMSNorm"):

@@ -48,7 +48,7 @@ class Packing:
             sequence = sequences[row]
             shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, sequence, strict=False)))
             fresh = range(shared, len(sequence))
-            at = at[:shared] + [len(ids) + index for index in range(len(fresh))]
+            at = [*at[:shared], *range(len(ids), len(ids) + len(fresh))]
             ids += sequence[shared:]
             positions += fresh
             cells += [row * self.shape[1] + index for index in fresh]
@@ -106,10 +106,15 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
+def full_attention(config: Any) -> bool:
+    """Every layer sees all that stands before a token, however far."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
+
+
 def enable(base: Any) -> bool:
     """Let a model take packed sequences, if it can: two of them must give packed what each gives alone."""
-    kinds = set(getattr(base.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(base.config, "sliding_window", None) is not None:
+    if not full_attention(base.config):
         return False
     before = base.config._attn_implementation
     try:

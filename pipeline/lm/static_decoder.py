@@ -11,7 +11,8 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.decoder import read_prompts
-from pipeline.lm.fused import FAMILY
+from pipeline.lm.fused import in_family
+from pipeline.lm.packing import full_attention
 
 PACKED_ROWS = 32  # the row count that oneDNN is asked to pack for; others work too
 
@@ -45,15 +46,8 @@ class StaticDecoder:
     @staticmethod
     def supports(backbone: Backbone) -> bool:
         """The family's layers, unquantised, with full attention everywhere."""
-        config = backbone.config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        return (
-            config.model_type in FAMILY
-            and config.hidden_act == "silu"
-            and kinds == {"full_attention"}
-            and getattr(config, "sliding_window", None) is None
-            and not any(type(module).__module__.startswith("bitsandbytes") for module in backbone.trunk.modules())
-        )
+        quantised = any(type(module).__module__.startswith("bitsandbytes") for module in backbone.trunk.modules())
+        return in_family(backbone.config) and full_attention(backbone.config) and not quantised
 
     def prefill(self, ids: Tensor, mask: Tensor, group_size: int) -> Tensor:
         with self._watching():

@@ -43,8 +43,6 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
             history.append(row)
             if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps:
                 out.sample(sample_rows(step, batch, rollout, scores, kl, cfg, backbone.chat))
-            if backbone.lower is not None:
-                backbone.lower.forget()  # no completion comes twice
             progress.advance(figures={name: row[f"objective/{name}"] for name in ("score", "kl", "tokens", "eos_rate")})
     metrics = outcome(history) | {"algorithm": cfg.algorithm, "steps": cfg.steps}
     return out.finish(
@@ -92,6 +90,8 @@ def iterate(
         stats = learner.improve(rollout, advantages, returns, step)
     row = figures(rollout, scores, kl.sum(1), learner.kl_coef, cfg) | stats | clock.seconds() | mismatch
     learner.adapt(kl.sum(1))
+    if policy.backbone.lower is not None:
+        policy.backbone.lower.forget()  # no completion comes twice
     return rollout, scores, kl.sum(1), row
 
 

@@ -1,4 +1,4 @@
-"""TRL's online trainers on the work of `bench_policy.py`: built from the same config, timed by phase.
+"""TRL's trainers on a config's work: arguments that they share, and `bench_policy.py`'s online ones, timed by phase.
 
 `ppo` needs trl 1.10 or older, `online` (GRPO and RLOO) runs on the newest. A phase is timed by wrapping the functions
 in which the trainers spend it; what is left of an iteration is its update.
@@ -16,7 +16,7 @@ from datasets import Dataset
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline.config import Config
+from pipeline.config import Config, FitConfig
 from pipeline.lm.sources import resolve
 
 Beat = Callable[[dict[str, float]], None]
@@ -83,22 +83,23 @@ def lora(config: Config, task: str) -> LoraConfig:
     return LoraConfig(r=shape.r, lora_alpha=shape.alpha, target_modules=shape.targets, task_type=task)
 
 
-def scorer(folder: str, load: dict[str, Any], tokenizer: Any) -> Any:
+def classifier(folder: str, load: dict[str, Any], tokenizer: Any) -> Any:
+    """The base with a fresh scalar head."""
     model: Any = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **load)
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model.requires_grad_(False).eval()
+    return model
 
 
-def stop_id(tokenizer: Any, stop_at: str | None) -> int | None:
-    return None if stop_at is None else tokenizer(stop_at, add_special_tokens=False)["input_ids"][-1]
+def scorer(folder: str, load: dict[str, Any], tokenizer: Any) -> Any:
+    return classifier(folder, load, tokenizer).requires_grad_(False).eval()
 
 
-def common(config: Config, folder: str) -> dict[str, Any]:
+def common(config: Config, folder: str, rate: float, schedule: str) -> dict[str, Any]:
     """Trainer arguments that all trainers share: nothing saved, nothing reported, no checkpointed activations."""
     return {
         "output_dir": folder,
-        "learning_rate": config.policy.learning_rate,
-        "lr_scheduler_type": "constant",
+        "learning_rate": rate,
+        "lr_scheduler_type": schedule,
         "gradient_checkpointing": False,
         "bf16": config.model.device == "cuda",
         "use_cpu": config.model.device == "cpu",
@@ -109,7 +110,29 @@ def common(config: Config, folder: str) -> dict[str, Any]:
     }
 
 
-def ppo(config: Config, prompts: list[list[int]], stop_at: str | None, beat: Beat, scratch: str) -> None:
+def supervised(config: Config, cfg: FitConfig, folder: str) -> dict[str, Any]:
+    """Trainer arguments of SFT and of the reward model, as `stages/fit.py` reads the same section."""
+    return {
+        **common(config, folder, cfg.learning_rate, "linear"),
+        "warmup_steps": cfg.warmup_fraction,
+        "num_train_epochs": cfg.epochs,
+        "per_device_train_batch_size": cfg.microbatch_size,
+        "gradient_accumulation_steps": max(1, cfg.batch_size // cfg.microbatch_size),
+        "max_length": None,
+        "weight_decay": cfg.weight_decay,
+        "max_grad_norm": cfg.max_grad_norm,
+        "logging_strategy": "no",
+    }
+
+
+def trained(trainer: Any) -> tuple[Any, float]:
+    """The model after training, to evaluate, and the seconds it took."""
+    start = now()
+    trainer.train()
+    return trainer.model.eval(), now() - start
+
+
+def ppo(config: Config, prompts: list[list[int]], stop: int | None, beat: Beat, scratch: str) -> None:
     """PPO with a value model that is a LoRA of its own (by default it would be trained whole)."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
@@ -121,7 +144,7 @@ def ppo(config: Config, prompts: list[list[int]], stop_at: str | None, beat: Bea
     inject_adapter_in_model(lora(config, "SEQ_CLS"), value)
     value.score.requires_grad_(True)
     arguments = PPOConfig(
-        **common(config, scratch),
+        **common(config, scratch, cfg.learning_rate, "constant"),
         per_device_train_batch_size=cfg.prompts_per_step,
         gradient_accumulation_steps=1,
         num_mini_batches=cfg.prompts_per_step // cfg.minibatch_size,
@@ -131,7 +154,7 @@ def ppo(config: Config, prompts: list[list[int]], stop_at: str | None, beat: Bea
         num_sample_generations=0,
         response_length=cfg.sampling.max_new_tokens,
         temperature=cfg.sampling.temperature,
-        stop_token_id=stop_id(tokenizer, stop_at),
+        stop_token_id=stop,
         kl_coef=cfg.kl_coef,
         logging_steps=1,
     )
@@ -152,7 +175,6 @@ def ppo(config: Config, prompts: list[list[int]], stop_at: str | None, beat: Bea
         train_dataset=Dataset.from_list([{"input_ids": ids} for ids in repeated]),
         peft_config=lora(config, "CAUSAL_LM"),
     )
-
     phases.wrap(ppo_trainer, "batch_generation", lambda *_, **__: "generate")
     phases.wrap(ppo_trainer, "forward", lambda *_, **__: None if torch.is_grad_enabled() else "reference")
     phases.wrap(ppo_trainer, "get_reward", lambda model, *_, **__: "value" if model is value else "reward")
@@ -169,7 +191,7 @@ def ppo(config: Config, prompts: list[list[int]], stop_at: str | None, beat: Bea
     trainer.train()
 
 
-def online(config: Config, prompts: list[list[int]], stop_at: str | None, beat: Beat, scratch: str) -> None:
+def online(config: Config, prompts: list[list[int]], stop: int | None, beat: Beat, scratch: str) -> None:
     """GRPO or RLOO, whichever the config's algorithm is, with a sequence classifier as the reward."""
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -177,10 +199,10 @@ def online(config: Config, prompts: list[list[int]], stop_at: str | None, beat: 
     settings, trainer_class = {"grpo": (GRPOConfig, GRPOTrainer), "rloo": (RLOOConfig, RLOOTrainer)}[cfg.algorithm]
     folder, load, tokenizer = base(config)
     policy = AutoModelForCausalLM.from_pretrained(folder, **load)
-    policy.generation_config.eos_token_id = stop_id(tokenizer, stop_at)
+    policy.generation_config.eos_token_id = stop
     completions = cfg.prompts_per_step * cfg.group_size
     arguments = settings(
-        **common(config, scratch),
+        **common(config, scratch, cfg.learning_rate, "constant"),
         per_device_train_batch_size=cfg.minibatch_size,
         gradient_accumulation_steps=1,
         steps_per_generation=completions // cfg.minibatch_size,
@@ -192,7 +214,7 @@ def online(config: Config, prompts: list[list[int]], stop_at: str | None, beat: 
         beta=cfg.kl_coef,
         max_steps=10**6,
         logging_strategy="no",
-        generation_kwargs={} if stop_at else {"min_new_tokens": cfg.sampling.max_new_tokens},
+        generation_kwargs={} if stop is not None else {"min_new_tokens": cfg.sampling.max_new_tokens},
     )
     phases = Phases(beat)
 

@@ -1,4 +1,4 @@
-"""A benchmark's sides as processes of their own, in turns: what bench_sft.py and bench_reward.py share."""
+"""A benchmark's sides as processes of their own, in turns, and what is told of them."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from rich.table import Table
 
 from pipeline.config import Config, load_config
 from pipeline.progress import bar
-from pipeline.rundir import peak_rss_mb
+from pipeline.rundir import StageDir, peak_rss_mb
 
-WIDTH = 120  # columns that a table needs; a log has no width of its own
+WIDTH = 150  # columns that the widest table needs
 Side = Callable[[Config, dict[str, list[Any]]], dict[str, Any]]
 
 
@@ -51,9 +52,8 @@ def compare(
     if arguments.side:
         own, run = sides[arguments.side]
         config = load_config(arguments.config, [*settings, *own, *arguments.overrides])
-        print(
-            json.dumps(run(config, json.loads(arguments.work.read_text(encoding="utf-8"))) | memory(arguments.device))
-        )
+        figures = run(config, json.loads(arguments.work.read_text(encoding="utf-8")))
+        print(json.dumps(figures | memory(arguments.device)))
         return
     chosen = arguments.only or list(sides)
     rows: dict[str, list[dict[str, Any]]] = {side: [] for side in chosen}
@@ -75,13 +75,28 @@ def compare(
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
+def timed(stage: str, run: Callable[[StageDir], Any]) -> tuple[Any, float]:
+    """What `run` gives, in a stage's folder that is thrown away, and how many seconds it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = StageDir(Path(folder) / stage, stage, "")
+        start = time.perf_counter()
+        return run(out), time.perf_counter() - start
+
+
 def memory(device: str) -> dict[str, float]:
-    """Peak of this process: resident, or allocated on the GPU."""
+    """Peaks of this process: resident, allocated on the GPU, and as `peak_mb` the one that is scarce."""
+    resident = peak_rss_mb()
     if device == "cpu":
-        return {"peak_mb": peak_rss_mb()}
+        return {"peak_rss_mb": resident, "peak_mb": resident}
     import torch
 
-    return {"peak_mb": torch.cuda.max_memory_allocated() / 1e6}
+    allocated = torch.cuda.max_memory_allocated() / 1e6
+    return {"peak_rss_mb": resident, "peak_gpu_mb": allocated, "peak_mb": allocated}
+
+
+def print_table(table: Table) -> None:
+    """At its full width: a log has none of its own."""
+    Console(width=max(Console().width, WIDTH)).print(table)
 
 
 def show(rows: dict[str, list[dict[str, Any]]], columns: dict[str, Callable[[dict[str, Any]], str]]) -> None:
@@ -103,4 +118,4 @@ def show(rows: dict[str, list[dict[str, Any]]], columns: dict[str, Callable[[dic
             f"{middle[side]['peak_mb']:.0f}",
             f"{middle[side]['peak_mb'] / base['peak_mb']:.2f}×",
         )
-    Console(width=max(Console().width, WIDTH)).print(table)
+    print_table(table)

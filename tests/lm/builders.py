@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.decoder import padded_left
 from pipeline.lm.packing import States
 from pipeline.lm.policy import LanguagePolicy
 from pipeline.lm.sources import resolve
@@ -87,3 +88,15 @@ def naive_logprobs(
 def in_turn(states: States, sequences: Sequence[Sequence[int]]) -> Tensor:
     """[N,D]: the states of all sequences, one after the other."""
     return torch.cat([states.packed[states.places[row, : len(ids)]] for row, ids in enumerate(sequences)])
+
+
+def walk(shared: Backbone, decoder: Any, group_size: int, leave: bool, steps: int = 6) -> list[Tensor]:
+    """Logits after the prompts and after each of some tokens; some rows leave after the third."""
+    ids, mask = padded_left(PROMPTS, 0, shared.device)
+    tokens = torch.randint(3, 259, (steps, len(PROMPTS) * group_size), generator=torch.Generator().manual_seed(4))
+    seen = [decoder.prefill(ids, mask, group_size).clone()]
+    for index, column in enumerate(tokens.to(shared.device)):
+        if leave and index == 3:
+            decoder.keep(torch.tensor([0, 2], device=shared.device))
+        seen.append(decoder.step(column[[0, 2]] if leave and index >= 3 else column).clone())
+    return seen

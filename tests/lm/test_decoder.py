@@ -11,11 +11,11 @@ from transformers import Gemma2Config, MistralConfig, Qwen2Config, Qwen3Config
 
 from pipeline.lm import static_decoder as module
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.decoder import PlainDecoder, padded_left
+from pipeline.lm.decoder import PlainDecoder
 from pipeline.lm.generate import decoder_for
 from pipeline.lm.static_decoder import StaticDecoder, packed
 
-from .builders import PROMPTS, SIZES, noisy, other_architecture, tiny
+from .builders import SIZES, noisy, other_architecture, tiny, walk
 
 SPECIAL = {"eos_token_id": 2, "bos_token_id": None, "pad_token_id": 0}
 FAMILIES: dict[str, Any] = {
@@ -33,18 +33,6 @@ def family(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest
     if config is not None:
         name = str(other_architecture(tmp_path_factory.mktemp(request.param), cache, config))
     return noisy(tiny(cache, name=name), "policy", std=0.1)
-
-
-def walk(shared: Backbone, decoder: Any, group_size: int, leave: bool) -> list[Tensor]:
-    """Logits after the prompts and after each of six tokens; some rows leave after the third."""
-    ids, mask = padded_left(PROMPTS, 0, shared.device)
-    tokens = torch.randint(3, 259, (6, len(PROMPTS) * group_size), generator=torch.Generator().manual_seed(4))
-    seen = [decoder.prefill(ids, mask, group_size)]
-    for index, column in enumerate(tokens):
-        if leave and index == 3:
-            decoder.keep(torch.tensor([0, 2]))
-        seen.append(decoder.step(column[[0, 2]] if leave and index >= 3 else column))
-    return seen
 
 
 @torch.no_grad()

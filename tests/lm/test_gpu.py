@@ -5,16 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
 
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.decoder import PlainDecoder, padded_left
+from pipeline.lm.decoder import PlainDecoder
 from pipeline.lm.generate import decoder_for, generate
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
 from pipeline.lm.static_decoder import GraphDecoder
 
-from .builders import PROMPTS, fill, noisy, tiny
+from .builders import PROMPTS, fill, noisy, tiny, walk
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -25,18 +24,6 @@ def gpu(cache: Path) -> Backbone:
     return noisy(tiny(cache, device="cuda", dtype="float32"), "policy", std=0.1)
 
 
-def walk(shared: Backbone, decoder: Any, group_size: int, leave: bool) -> list[Tensor]:
-    """Logits after the prompts and after each of eight tokens; some rows leave after the third."""
-    ids, mask = padded_left(PROMPTS, 0, shared.device)
-    tokens = torch.randint(3, 259, (8, len(PROMPTS) * group_size), generator=torch.Generator().manual_seed(4)).cuda()
-    seen = [decoder.prefill(ids, mask, group_size).clone()]
-    for index, column in enumerate(tokens):
-        if leave and index == 3:
-            decoder.keep(torch.tensor([0, 2], device=shared.device))
-        seen.append(decoder.step(column[[0, 2]] if leave and index >= 3 else column).clone())
-    return seen
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("layers", ["all", [1]])
 @pytest.mark.parametrize(("group_size", "leave"), [(1, False), (3, True)])
@@ -45,8 +32,8 @@ def test_replayed_steps_equal_the_models_own(cache: Path, layers: Any, group_siz
     with shared.adapters.using("policy"):
         fast = decoder_for(shared, 8)
         assert isinstance(fast, GraphDecoder)
-        ours = walk(shared, fast, group_size, leave)
-        theirs = walk(shared, PlainDecoder(shared), group_size, leave)
+        ours = walk(shared, fast, group_size, leave, steps=8)
+        theirs = walk(shared, PlainDecoder(shared), group_size, leave, steps=8)
     for mine, other in zip(ours, theirs, strict=True):
         assert_close(mine, other, atol=1e-4, rtol=1e-4)
 
