@@ -11,7 +11,6 @@ installed TRL.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from beside.turns import memory, print_table
+from beside.workers import Worker, in_turns
 from rich.table import Table
 
 from pipeline.config import Config, load_config
-from pipeline.progress import Bar, bar
+from pipeline.progress import bar
 
 CONFIG = "configs/quickstart.yaml"
 TRL_PPO = "trl==1.10.0"
@@ -94,7 +94,8 @@ def main() -> None:
         sides = [side for side in [*case.sides, case.trl] if not arguments.sides or side in arguments.sides]
         total = len(sides) * (arguments.iterations + 1)
         with bar(name, total, visible=True) as progress:
-            results[name] = compare(name, sides, arguments, progress)
+            workers = [worker(name, side, arguments.device, arguments.overrides) for side in sides]
+            results[name] = in_turns(workers, arguments.iterations, progress)
         print_table(table(name, results[name], case.trl))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -105,38 +106,10 @@ def main() -> None:
 # ---- the parent: one process a side, in turns ---------------------------------------------------------------
 
 
-def compare(name: str, sides: list[str], arguments: argparse.Namespace, progress: Bar) -> dict[str, Any]:
-    """Medians over the measured iterations of each side."""
-    processes = {}
-    for side in sides:
-        command = [sys.executable, __file__, "--device", arguments.device, "--worker", name, side]
-        processes[side] = subprocess.Popen(
-            [*command, "--", *arguments.overrides],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("VERBOSE") else subprocess.DEVNULL,
-            text=True,
-            env=os.environ | ({"PYTHONPATH": os.pathsep.join(paths())} if side == "trl 1.10" else {}),
-        )
-    for side, process in processes.items():
-        answer(process, side)  # loaded; nobody loads while another one works
-    rows: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
-    for iteration in range(arguments.iterations + 1):
-        for side, process in processes.items():
-            tell(process, "go")
-            row = answer(process, side)
-            if iteration > 0:
-                rows[side].append(row)
-            progress.advance(figures={"seconds": round(row["total"], 2)})
-    results = {}
-    for side, process in processes.items():
-        tell(process, "stop")
-        peaks = answer(process, side)
-        process.wait()
-        names = rows[side][0]
-        middle = {key: statistics.median(row.get(key, 0.0) for row in rows[side]) for key in names}
-        results[side] = {"median": middle, "memory": peaks, "iterations": rows[side]}
-    return results
+def worker(case: str, side: str, device: str, overrides: list[str]) -> Worker:
+    """A process that works one iteration of a side whenever it is told to."""
+    command = [sys.executable, __file__, "--device", device, "--worker", case, side, "--", *overrides]
+    return Worker(side, command, {"PYTHONPATH": os.pathsep.join(paths())} if side == "trl 1.10" else {})
 
 
 def paths() -> list[str]:
@@ -145,20 +118,6 @@ def paths() -> list[str]:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(TRL_FOLDER), TRL_PPO]
         subprocess.run(command, check=True)
     return [str(TRL_FOLDER.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
-
-
-def tell(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdin
-    process.stdin.write(word + "\n")
-    process.stdin.flush()
-
-
-def answer(process: subprocess.Popen[str], side: str) -> dict[str, Any]:
-    assert process.stdout
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"{side} died with exit code {process.wait()}; run with VERBOSE=1 to see why")
-    return json.loads(line)  # type: ignore[no-any-return]
 
 
 # ---- a side: loads, then works one iteration for each word --------------------------------------------------
@@ -214,6 +173,7 @@ def ours(config: Config, queue: list[list[int]], stop: int | None, beat: Callabl
     from pipeline.stages.inputs import load_backbone
     from pipeline.stages.learner import Learner
     from pipeline.stages.policy import iterate
+    from pipeline.stages.score import Score
 
     cfg = config.policy
     torch.manual_seed(config.seed)
@@ -223,12 +183,12 @@ def ours(config: Config, queue: list[list[int]], stop: int | None, beat: Callabl
     for name in ("reward", "policy", *(["critic"] if cfg.needs_critic and cfg.critic == "adapter" else [])):
         backbone.adapters.clone("sft", name)
     backbone.adapters.add_head("reward")
-    learner, reward_model = Learner(backbone, cfg, config.seed), RewardModel(backbone, "reward")
+    learner, score = Learner(backbone, cfg, config.seed), Score(RewardModel(backbone, "reward"), cfg)
     beat({})
     for step in range(1, 10**6):
         at = (step - 1) * cfg.prompts_per_step
         batch = [queue[(at + index) % len(queue)] for index in range(cfg.prompts_per_step)]
-        rollout, _, _, row = iterate(learner, reward_model, batch, step)
+        rollout, _, _, row = iterate(learner, score, batch, step)
         times = {name.removeprefix("time/"): value for name, value in row.items() if name.startswith("time/")}
         times["value"] = times.pop("credit")
         beat(times | {"tokens": float(rollout.lengths.sum())})

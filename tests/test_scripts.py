@@ -42,3 +42,27 @@ def test_the_quickstart_tables_show_intervals_and_leave_out_what_was_not_measure
     }
     row = bench.outcomes({"ppo, seed 0": figures}).splitlines()[-1]
     assert row == "| ppo, seed 0 | .750 [.685, .805] | 1.000 [.980, 1.000] |  | 4.0 | 27.0 → 30.5 | 98.5 % |"
+
+
+def test_growth_tells_the_exponent_between_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS[0].parent))
+    bench = load("bench_growth")
+    points = {
+        str(n): {"median": {"total": 0.5 * n**1.5, "tokens": 10.0 * n}, "memory": {"peak_mb": 2000.0}} for n in (4, 8)
+    }
+    (first, second) = zip(*(column.cells for column in bench.table("completions", points).columns), strict=True)
+    assert first == ("4", "4.00", "100.0", "", "2,000", "")
+    assert second == ("8", "11.31", "141.4", "n^1.50", "2,000", "n^0.00")
+
+
+def test_growth_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Along an axis one setting changes, and a point's label is its value."""
+    monkeypatch.syspath_prepend(str(SCRIPTS[0].parent))
+    bench = load("bench_growth")
+    for axis, key in (
+        ("completions", "prompts_per_step"),
+        ("length", "sampling.max_new_tokens"),
+        ("group", "group_size"),
+    ):
+        for value, (_, _, settings) in bench.AXES[axis].points.items():
+            assert f"policy.{key}={value}" in settings

@@ -41,6 +41,8 @@ class LoraSection(Section):
     layers: Literal["all", "upper"] | Fraction | list[int] = Field(
         "all", description="which layers: all, upper (half), the upper share as a fraction, or a list of indices"
     )
+    states_mb: Positive = Field(512, description="memory for what the layers below the first adapter gave, kept")
+    states_dir: str | None = Field(None, description="folder for what of it doesn't fit; null = computed again")
 
 
 class DataConfig(Section):
@@ -157,6 +159,12 @@ class PolicyConfig(Section):
     missing_eos: Literal["replace", "penalty"] = "replace"
     missing_eos_value: float = Field(-1.0, description="the score instead, or what is added to it")
     score_clip: Rate | None = Field(None, description="clip standardised scores to ±this")
+    length_control: bool = Field(
+        False, description="take out of the score what the reward model gives SFT's answers for their length alone"
+    )
+    stock_phrase_coef: NonNegative = Field(
+        0.0, description="price of the phrases that the policy comes to over-use against the SFT demonstrations"
+    )
     max_prompt_length: Positive = 256
     sample_every: Positive = Field(5, description="steps between rows of samples.jsonl")
 

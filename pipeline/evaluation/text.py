@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[!?…]", re.UNICODE)
+SIZES = (1, 2, 3)  # words of a phrase
 
 
 def words(text: str) -> list[str]:
@@ -24,12 +25,49 @@ def distinct(texts: Sequence[str], n: int) -> float:
     return len(set(found)) / len(found) if found else 0.0
 
 
-def shares(texts: Sequence[str], sizes: Sequence[int] = (1, 2, 3)) -> dict[str, float]:
-    """Share of texts that contain each n-gram at least once."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update({" ".join(gram) for n in sizes for gram in ngrams(text, n)})
-    return {gram: count / len(texts) for gram, count in counts.items()}
+def phrases(text: str) -> set[str]:
+    """The different n-grams (n = 1…3) of a text."""
+    return {" ".join(gram) for n in SIZES for gram in ngrams(text, n)}
+
+
+def shares(texts: Sequence[str]) -> dict[str, float]:
+    """Share of texts that contain each phrase at least once."""
+    counts = Counter(phrase for text in texts for phrase in phrases(text))
+    return {phrase: count / len(texts) for phrase, count in counts.items()}
+
+
+class StockPhrases:
+    """Phrases that answers come to over-use against a reference, while they are being written.
+
+    A phrase g (n-gram of 1…3 words) stands in a share p of the recent answers, a moving average, and in a share q of
+    the reference texts. Where p ≥ `minimum`, a part of its uses is surplus:
+
+        surplus(g) = max(0, 1 − factor · q / p)
+
+    0 up to `factor` times the reference's share, towards 1 for a phrase that the reference hardly knows.
+    """
+
+    def __init__(
+        self, reference: Sequence[str], *, factor: float = 1.5, minimum: float = 0.05, memory: float = 0.8
+    ) -> None:
+        self.factor, self.minimum, self.memory = factor, minimum, memory
+        self.reference = shares(reference)
+        self.recent = dict(self.reference)  # no surplus before anything was written
+
+    def surplus(self, texts: Sequence[str]) -> list[float]:
+        """The surplus of each text's phrases, summed; the texts join the recent answers first."""
+        here = shares(texts)
+        mixed = {
+            gram: self.memory * self.recent.get(gram, 0.0) + (1 - self.memory) * here.get(gram, 0.0)
+            for gram in self.recent.keys() | here.keys()
+        }
+        self.recent = {gram: share for gram, share in mixed.items() if share > self.minimum / 100}
+        weights = {
+            gram: 1 - self.factor * self.reference.get(gram, 0.0) / share
+            for gram, share in self.recent.items()
+            if share >= self.minimum and share > self.factor * self.reference.get(gram, 0.0)
+        }
+        return [sum(weights.get(gram, 0.0) for gram in phrases(text)) for text in texts]
 
 
 def overused(

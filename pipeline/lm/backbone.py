@@ -33,13 +33,23 @@ from pipeline.lm.options import (
 )
 from pipeline.lm.packing import Packing, States, enable
 from pipeline.lm.sources import ModelError, resolve
+from pipeline.lm.state_memory import StateMemory
 from pipeline.lm.trunk import LowerTrunk
 
 
 class Backbone(nn.Module):
     """The base with its adapters and heads, and every way through it."""
 
-    def __init__(self, base: nn.Module, chat: ChatFormat, *, source: str, lora: LoraConfig) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        chat: ChatFormat,
+        *,
+        source: str,
+        lora: LoraConfig,
+        states_mb: int = 512,
+        states_dir: str | None = None,
+    ) -> None:
         super().__init__()
         base.requires_grad_(False)
         disable_dropout(base)
@@ -54,7 +64,7 @@ class Backbone(nn.Module):
         adapted: Any = lora.layers_to_transform
         first = 0 if adapted is None else min(adapted)
         if first > 0 and self.packs and LowerTrunk.supports(self.trunk):
-            self.lower = LowerTrunk(self.trunk, first)
+            self.lower = LowerTrunk(self.trunk, first, StateMemory(states_mb * 2**20, states_dir))
 
     @classmethod
     def load(
@@ -71,7 +81,7 @@ class Backbone(nn.Module):
         trust_remote_code: bool = False,
         gradient_checkpointing: bool = False,
     ) -> "Backbone":
-        """Load the base once. `lora` has r, alpha, dropout, targets (see config.LoraSection).
+        """Load the base once. `lora` has the keys of config.LoraSection.
 
         Raises:
             ModelError: not found, hub unreachable, device absent, architecture whose head can't be reproduced.
@@ -100,7 +110,13 @@ class Backbone(nn.Module):
             layers_to_transform=layers,
             task_type="CAUSAL_LM",
         )
-        backbone = cls(base if quantization != "none" else base.to(where), chat, source=name, lora=config)
+        backbone = cls(
+            base if quantization != "none" else base.to(where),
+            chat,
+            source=name,
+            lora=config,
+            **{key: lora[key] for key in ("states_mb", "states_dir") if key in lora},
+        )
         if gradient_checkpointing:
             backbone.checkpoint_activations()
         backbone.check_head()

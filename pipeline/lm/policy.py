@@ -163,6 +163,12 @@ def to_rollout(backbone: Backbone, completions: Completions) -> Rollout:
 
 
 @torch.no_grad()
+def completion_texts(backbone: Backbone, rollout: Rollout) -> list[str]:
+    """The completions [B] as text, without special tokens."""
+    rows = zip(rollout.actions.tolist(), rollout.lengths.tolist(), strict=True)
+    return [backbone.chat.decode(ids[:length]) for ids, length in rows]
+
+
 def rollout_logprobs(
     backbone: Backbone, adapter: str | None, rollout: Rollout, *, temperature: float, batch_size: int
 ) -> Tensor:

@@ -5,7 +5,6 @@ sequence and kept; the passes of reference, reward, critic and policy, of all ep
 the backward pass ends at the boundary. Exact: the same operations in the same order.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.lm.packing import Packing
-
-BUDGET = 512 * 2**20  # bytes of boundary states kept; the least recently used leave first
+from pipeline.lm.state_memory import StateMemory
 
 
 class LowerTrunk:
@@ -24,12 +22,11 @@ class LowerTrunk:
     Args:
         trunk: a decoder with `embed_tokens`, `layers` and a final `norm`.
         boundary: layers below this one carry no adapter.
+        memory: where the states [length,D] of a sequence are kept.
     """
 
-    def __init__(self, trunk: Any, boundary: int, *, budget: int = BUDGET) -> None:
-        self._trunk, self._boundary, self._budget = trunk, boundary, budget
-        self._states: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()  # ids → [length,D]
-        self._bytes = 0
+    def __init__(self, trunk: Any, boundary: int, memory: StateMemory) -> None:
+        self._trunk, self._boundary, self._memory = trunk, boundary, memory
 
     @staticmethod
     def supports(trunk: Any) -> bool:
@@ -42,11 +39,11 @@ class LowerTrunk:
     def states(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """Hidden states [length,D] at the boundary, of each sequence."""
         keys = [tuple(sequence) for sequence in sequences]
-        missing = [key for key in dict.fromkeys(keys) if key not in self._states]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._memory]
         fresh = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
-        found = [fresh[key] if key in fresh else self._states[key] for key in keys]
+        found = [fresh[key] if key in fresh else self._memory[key] for key in keys]
         for key, state in fresh.items():
-            self._keep(key, state)
+            self._memory.keep(key, state)
         return found
 
     def _compute(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -71,19 +68,11 @@ class LowerTrunk:
 
     def remember(self, sequence: Sequence[int], states: Tensor) -> None:
         """Keep states [length,D] that somebody else computed: sampling passes by the boundary anyway."""
-        self._keep(tuple(sequence), states)
+        self._memory.keep(sequence, states)
 
     def forget(self) -> None:
         """Drop what is kept; the sequences won't come again."""
-        self._states.clear()
-        self._bytes = 0
-
-    def _keep(self, key: tuple[int, ...], state: Tensor) -> None:
-        before = self._states.pop(key, None)
-        self._bytes += state.nbytes - (0 if before is None else before.nbytes)
-        self._states[key] = state
-        while self._bytes > self._budget:
-            self._bytes -= self._states.popitem(last=False)[1].nbytes
+        self._memory.clear()
 
     @contextmanager
     def _only(self, part: slice, norm: nn.Module) -> Iterator[None]:

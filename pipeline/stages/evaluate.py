@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from pipeline.config import Config
-from pipeline.data.schema import Demonstration
 from pipeline.evaluation.compare import compare, describe, pick_best
 from pipeline.evaluation.judges import Answer, RewardModelJudge
 from pipeline.evaluation.statistics import detectable
@@ -17,7 +16,7 @@ from pipeline.lm.reward import RewardModel
 from pipeline.progress import Bar, bar
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rundir import RunDir, StageDir, StageResult
-from pipeline.stages.inputs import encode_prompts, load_backbone, machine, prompt_text, read
+from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, prompt_text, read
 
 # (winner asked about, baseline); the first is the headline.
 PAIRS = (
@@ -137,12 +136,6 @@ def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Co
         per_token += kl_k3(policy, reference)[rollout.mask].sum().item()
         tokens += int(rollout.mask.sum())
     return {"kl": sum(per_sequence) / len(per_sequence), "kl_per_token_k3": per_token / max(1.0, tokens)}
-
-
-def demonstrations(config: Config) -> list[str]:
-    """Completions of the SFT data: what the manner was meant to sound like."""
-    rows = read(config, config.sft.data, "demonstrations").rows
-    return [row.completion for row in rows if isinstance(row, Demonstration)]
 
 
 def side_by_side(

@@ -64,6 +64,12 @@ def read(config: Config, data: DataConfig, kind: Kind) -> Source:
     return Source(rows, bad, info | {"used": len(rows)})
 
 
+def demonstrations(config: Config) -> list[str]:
+    """Completions of the SFT data: what the manner was meant to sound like."""
+    rows = read(config, config.sft.data, "demonstrations").rows
+    return [row.completion for row in rows if isinstance(row, Demonstration)]
+
+
 def source_hash(config: Config, data: DataConfig) -> str:
     """Hash of a data file's bytes, or the hub id, for a stage's fingerprint."""
     for path in (Path(data.source), Path(config.data_dir) / data.source):

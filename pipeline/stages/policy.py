@@ -20,10 +20,11 @@ from pipeline.progress import bar
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rl.losses import truncated_importance
 from pipeline.rl.rollout import Rollout
-from pipeline.rundir import RunDir, StageDir, StageResult
-from pipeline.stages.inputs import encode_prompts, load_backbone, machine, read
+from pipeline.rundir import RunDir, RunError, StageDir, StageResult
+from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
 from pipeline.stages.learner import Learner
 from pipeline.stages.policy_log import Clock, figures, outcome, sample_rows
+from pipeline.stages.score import LengthEffect, Score
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
@@ -34,15 +35,20 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     backbone = load_adapters(config, run_dir)
     encoded = encode_prompts(backbone.chat, source, cfg.max_prompt_length)
     learner = Learner(backbone, cfg, config.seed)
-    reward_model = RewardModel(backbone, "reward")
+    score = Score(
+        RewardModel(backbone, "reward"),
+        cfg,
+        length=length_effect(run_dir) if cfg.length_control else None,
+        demonstrations=demonstrations(config) if cfg.stock_phrase_coef else (),
+    )
     history: list[dict[str, float]] = []
     with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=config.logging.progress) as progress:
         for step, batch in enumerate(prompt_batches(encoded, cfg.prompts_per_step, cfg.steps, config.seed), start=1):
-            rollout, scores, kl, row = iterate(learner, reward_model, [ids for _, ids in batch], step)
+            rollout, scores, kl, row = iterate(learner, score, [ids for _, ids in batch], step)
             out.log(step, row)
             history.append(row)
             if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps:
-                out.sample(sample_rows(step, batch, rollout, scores, kl, cfg, backbone.chat))
+                out.sample(sample_rows(step, batch, rollout, scores, kl, cfg.group_size, backbone))
             progress.advance(figures={name: row[f"objective/{name}"] for name in ("score", "kl", "tokens", "eos_rate")})
     metrics = outcome(history) | {"algorithm": cfg.algorithm, "steps": cfg.steps}
     return out.finish(
@@ -54,7 +60,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
 
 
 def iterate(
-    learner: Learner, reward_model: RewardModel, prompts: Sequence[list[int]], step: int
+    learner: Learner, score: Score, prompts: Sequence[list[int]], step: int
 ) -> tuple[Rollout, Tensor, Tensor, dict[str, float]]:
     """One step of any algorithm on prompts [P]; returns the rollout, scores [B], KL [B] in nats, and the figures."""
     cfg, policy = learner.cfg, learner.policy
@@ -69,14 +75,13 @@ def iterate(
         )
     # 2. Judge: one score per completion, minus a price per token for leaving the reference.
     with clock("reward"):
-        scores = reward_model.score(rollout, batch_size=policy.batch_size)  # [B]
-        final = end_of_sequence_rule(scores, rollout.context["stopped"], cfg)  # [B]
-    sampled, mismatch = rollout.logprobs, {}
+        scores, final, extra = score(rollout)  # [B], [B]
+    sampled = rollout.logprobs
     with clock("reference"):
         ref_logprobs = logprobs_under("sft", policy, rollout)  # [B,T]
         if step == 1 or learner.recomputes:
             rollout = replace(rollout, logprobs=logprobs_under(policy.adapter, policy, rollout))
-            mismatch = sampler_mismatch(rollout, sampled)
+            extra |= sampler_mismatch(rollout, sampled)
         kl = kl_k1(rollout.logprobs, ref_logprobs)  # [B,T], 0 at padding
         price = learner.kl_coef if cfg.kl_in == "reward" else 0.0
         rollout = rollout.with_rewards(-price * kl, final=final, ref_logprobs=ref_logprobs)
@@ -88,7 +93,7 @@ def iterate(
     # 4. Improve: the same update() that trains the classic agents.
     with clock("update"):
         stats = learner.improve(rollout, advantages, returns, step)
-    row = figures(rollout, scores, kl.sum(1), learner.kl_coef, cfg) | stats | clock.seconds() | mismatch
+    row = figures(rollout, scores, kl.sum(1), learner.kl_coef, cfg) | stats | clock.seconds() | extra
     learner.adapt(kl.sum(1))
     if policy.backbone.lower is not None:
         policy.backbone.lower.forget()  # no completion comes twice
@@ -104,6 +109,16 @@ def load_adapters(config: Config, run_dir: RunDir) -> Backbone:
     if config.policy.needs_critic and config.policy.critic == "adapter":
         backbone.adapters.clone("reward", "critic")
     return backbone
+
+
+def length_effect(run_dir: RunDir) -> LengthEffect:
+    """What the reward model gives for length alone, as the reward stage measured it."""
+    metrics = run_dir.require("reward").metrics
+    if "length_slope" not in metrics:
+        raise RunError(
+            "policy.length_control: the reward stage measured no effect of length; repeat it: `align reward --force`"
+        )
+    return LengthEffect(slope=metrics["length_slope"], mean=metrics["sft_tokens"])
 
 
 def save_adapters(backbone: Backbone, cfg: PolicyConfig, out: StageDir) -> dict[str, str]:
@@ -125,15 +140,6 @@ def prompt_batches(encoded: list[Any], size: int, steps: int, seed: int) -> Iter
             queue += rng.sample(encoded, len(encoded))
         batch, queue = queue[:size], queue[size:]
         yield batch
-
-
-def end_of_sequence_rule(scores: Tensor, stopped: Tensor, cfg: PolicyConfig) -> Tensor:
-    """Scores [B] after clipping and after the rule for completions that met the limit."""
-    if cfg.score_clip is not None:
-        scores = scores.clamp(-cfg.score_clip, cfg.score_clip)
-    if cfg.missing_eos == "replace":
-        return torch.where(stopped, scores, torch.full_like(scores, cfg.missing_eos_value))
-    return torch.where(stopped, scores, scores + cfg.missing_eos_value)
 
 
 def logprobs_under(adapter: str, policy: LanguagePolicy, rollout: Rollout) -> Tensor:

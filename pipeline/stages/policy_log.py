@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config import PolicyConfig
+from pipeline.lm.backbone import Backbone
+from pipeline.lm.policy import completion_texts
 from pipeline.rl.advantages import zero_variance_share
 from pipeline.rl.rollout import Rollout
 from pipeline.stages.inputs import prompt_text
@@ -36,17 +38,18 @@ def figures(rollout: Rollout, scores: Tensor, kl: Tensor, kl_coef: float, cfg: P
 
 
 def sample_rows(
-    step: int, batch: list[Any], rollout: Rollout, scores: Tensor, kl: Tensor, cfg: PolicyConfig, chat: Any
+    step: int, batch: list[Any], rollout: Rollout, scores: Tensor, kl: Tensor, group_size: int, backbone: Backbone
 ) -> list[dict[str, Any]]:
-    """The first completion of each of the step's prompts, to read."""
+    """The first completion of some of the step's prompts, to read."""
+    texts = completion_texts(backbone, rollout)
     rows = []
     for index, (prompt, _) in enumerate(batch[:SHOWN]):
-        row = index * cfg.group_size
+        row = index * group_size
         rows.append(
             {
                 "step": step,
                 "prompt": prompt_text(prompt.messages),
-                "completion": chat.decode(rollout.actions[row, : int(rollout.lengths[row])].tolist()),
+                "completion": texts[row],
                 "score": round(scores[row].item(), 4),
                 "kl": round(kl[row].item(), 4),
                 "stopped": bool(rollout.context["stopped"][row]),

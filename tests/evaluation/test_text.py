@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.evaluation.text import distinct, ngrams, overused, shares, words
+from pipeline.evaluation.text import StockPhrases, distinct, ngrams, overused, shares, words
 
 
 def test_words() -> None:
@@ -26,7 +26,28 @@ def test_distinct() -> None:
 
 
 def test_shares_count_texts_not_occurrences() -> None:
-    assert shares(["yes yes yes", "no"], sizes=(1,)) == {"yes": 0.5, "no": 0.5}
+    assert shares(["yes yes", "no"]) == {"yes": 0.5, "no": 0.5, "yes yes": 0.5}
+
+
+def test_the_surplus_of_a_stock_phrase() -> None:
+    """ "sure" in 2 of 4 reference texts and in every answer: p = .5 · .5 + .5 · 1, surplus 1 − 1 · .5 / .75 = 1/3."""
+    stock = StockPhrases(["sure", "sure", "no", "yes"], factor=1.0, minimum=0.6, memory=0.5)
+    assert stock.surplus(["sure", "sure"]) == pytest.approx([1 / 3, 1 / 3])
+    assert stock.surplus(["sure", "well"])[1] == 0.0  # "well" stands in a quarter of the recent answers
+
+
+def test_no_surplus_while_answers_are_like_the_reference() -> None:
+    stock = StockPhrases(PLAIN)
+    for _ in range(5):
+        assert stock.surplus(PLAIN) == [0.0] * len(PLAIN)
+
+
+def test_a_phrase_that_the_reference_does_not_know_is_surplus_until_it_is_gone() -> None:
+    stock = StockPhrases(PLAIN, memory=0.5)
+    assert stock.surplus(["a b", "take a"]) == pytest.approx([0.4, 2.4])  # "take", "take a"; "a" is at .625 for .25
+    later = [stock.surplus(["a b", "c d", "e f", "sure g"]) for _ in range(10)]
+    assert later[-1] == [0.0] * 4
+    assert "take a" not in stock.recent  # forgotten, so that what is kept doesn't grow
 
 
 TEXTS = ["Sure! a b", "Sure! c d", "Sure! e f", "g h"]

@@ -11,6 +11,7 @@ from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
 from pipeline.lm.options import adapted_layers
 from pipeline.lm.sources import ModelError
+from pipeline.lm.state_memory import StateMemory
 from pipeline.lm.trunk import LowerTrunk
 
 from .builders import in_turn
@@ -70,13 +71,14 @@ def test_remembered_states_are_not_computed_again(split: Backbone, monkeypatch: 
     split.lower.states(SEQUENCES[:2])
 
 
-def test_the_oldest_states_leave_when_the_budget_is_full(split: Backbone) -> None:
+def test_states_that_leave_memory_come_from_the_file(split: Backbone, tmp_path: Path) -> None:
     assert split.lower is not None
+    expected = split.lower.states(SEQUENCES)
     width = split.config.hidden_size * 4
-    lower = LowerTrunk(split.lower._trunk, 2, budget=8 * width)  # room for eight tokens
+    lower = LowerTrunk(split.lower._trunk, 2, StateMemory(8 * width, tmp_path / "states"))  # room for eight tokens
     lower.states(SEQUENCES)
-    assert lower._bytes <= 8 * width
-    assert list(lower._states) == [tuple(SEQUENCES[2])]
+    lower._compute = lambda rows: pytest.fail(f"computed again: {rows}")  # type: ignore[method-assign]
+    assert_close(lower.states(SEQUENCES), expected, atol=0, rtol=0)
 
 
 def test_the_trunk_is_whole_again_after_an_error(split: Backbone) -> None:
@@ -123,7 +125,7 @@ def test_sampling_leaves_the_states_that_a_fresh_pass_computes(
     generator = torch.Generator().manual_seed(0)
     done = generate(split, adapter, PROMPTS, group_size=3, max_new_tokens=limit, generator=generator)
     sequences = [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
-    kept = dict(split.lower._states)
+    kept = dict(split.lower._memory._near)
     assert set(kept) == {tuple(sequence) for sequence in sequences}
     split.lower.forget()
     fresh = split.lower.states(sequences)
@@ -140,10 +142,3 @@ def test_what_was_remembered_is_used(split: Backbone) -> None:
     assert not torch.equal(before, split.states("policy", [[5, 6]]).packed)
     split.lower.forget()
     assert torch.equal(before, split.states("policy", [[5, 6]]).packed)
-
-
-def test_remembering_twice_counts_once(split: Backbone) -> None:
-    assert split.lower is not None
-    for _ in range(3):
-        split.lower.remember([5, 6], torch.zeros(2, 32))
-    assert split.lower._bytes == 2 * 32 * 4

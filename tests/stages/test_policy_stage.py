@@ -21,9 +21,6 @@ from pipeline.stages import learner
 from pipeline.stages import policy as stage
 from tests.lm.builders import SIZES, other_architecture, tiny
 
-SCORES = torch.tensor([3.0, -0.5, 2.0])
-STOPPED = torch.tensor([True, True, False])
-
 
 def config(tmp_path: Path, model: str = "tiny", **policy: Any) -> Config:
     """A whole config around one policy section; six short prompts."""
@@ -51,22 +48,6 @@ def config(tmp_path: Path, model: str = "tiny", **policy: Any) -> Config:
 
 
 # ---- rules --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rule", "value", "clip", "expected"),
-    [
-        ("replace", -1.0, None, [3.0, -0.5, -1.0]),
-        ("penalty", -1.0, None, [3.0, -0.5, 1.0]),
-        ("replace", -4.0, 1.0, [1.0, -0.5, -4.0]),  # the constant itself isn't clipped
-        ("penalty", -4.0, 1.0, [1.0, -0.5, -3.0]),
-    ],
-)
-def test_the_end_of_sequence_rule(
-    tmp_path: Path, rule: str, value: float, clip: float | None, expected: list[float]
-) -> None:
-    cfg = config(tmp_path, missing_eos=rule, missing_eos_value=value, score_clip=clip).policy
-    assert_close(stage.end_of_sequence_rule(SCORES, STOPPED, cfg), torch.tensor(expected))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""What a completion is worth to the policy: the reward model's score, after the rules that the config sets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.config import PolicyConfig
+from pipeline.evaluation.text import StockPhrases
+from pipeline.lm.policy import completion_texts
+from pipeline.lm.reward import RewardModel
+from pipeline.rl.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class LengthEffect:
+    """The line score = slope · (tokens − mean) + … through the scores of SFT's answers, by least squares."""
+
+    slope: float  # score per token
+    mean: float  # tokens
+
+
+class Score:
+    """final = rule(score − slope · (tokens − mean)) − stock_phrase_coef · surplus, per completion.
+
+    Args:
+        reward_model: gives the score.
+        cfg: the rules and prices.
+        length: what the reward model gives for length alone, taken out; None = left in.
+        demonstrations: texts whose phrases are free; only read when `cfg.stock_phrase_coef` is not 0.
+    """
+
+    def __init__(
+        self,
+        reward_model: RewardModel,
+        cfg: PolicyConfig,
+        *,
+        length: LengthEffect | None = None,
+        demonstrations: Sequence[str] = (),
+    ) -> None:
+        self._model, self._cfg, self._length = reward_model, cfg, length
+        self._stock = StockPhrases(demonstrations) if cfg.stock_phrase_coef else None
+
+    def __call__(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """The reward model's scores [B], what the policy is paid [B], and figures of what was taken off."""
+        scores = self._model.score(rollout, batch_size=2 * self._cfg.microbatch_size)
+        final, figures = scores, {}
+        if self._length is not None:
+            final = final - self._length.slope * (rollout.lengths - self._length.mean)
+        final = end_of_sequence_rule(final, rollout.context["stopped"], self._cfg)
+        if self._stock is not None:
+            surplus = final.new_tensor(self._stock.surplus(completion_texts(self._model.backbone, rollout)))
+            final = final - self._cfg.stock_phrase_coef * surplus
+            figures["objective/stock_phrases"] = surplus.mean().item()
+        return scores, final, figures
+
+
+def end_of_sequence_rule(scores: Tensor, stopped: Tensor, cfg: PolicyConfig) -> Tensor:
+    """Scores [B] after clipping and after the rule for completions that met the limit."""
+    if cfg.score_clip is not None:
+        scores = scores.clamp(-cfg.score_clip, cfg.score_clip)
+    if cfg.missing_eos == "replace":
+        return torch.where(stopped, scores, torch.full_like(scores, cfg.missing_eos_value))
+    return torch.where(stopped, scores, scores + cfg.missing_eos_value)

@@ -1,0 +1,70 @@
+"""What a completion is worth: the rules and prices in numbers."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pipeline.config import PolicyConfig
+from pipeline.config.sections import DataConfig
+from pipeline.stages import score as module
+from pipeline.stages.score import LengthEffect, Score, end_of_sequence_rule
+
+SCORES = torch.tensor([3.0, -0.5, 2.0])
+STOPPED = torch.tensor([True, True, False])
+TEXTS = ["take a walk", "no", "well"]
+
+
+def settings(**changes: Any) -> PolicyConfig:
+    return PolicyConfig(data=DataConfig(source="prompts.jsonl"), **changes)
+
+
+@pytest.fixture
+def rollout() -> Any:
+    return SimpleNamespace(lengths=torch.tensor([10, 20, 30]), context={"stopped": STOPPED})
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(module, "completion_texts", lambda backbone, rollout: TEXTS)
+    return SimpleNamespace(score=lambda rollout, batch_size: SCORES, backbone=None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "clip", "expected"),
+    [
+        ("replace", -1.0, None, [3.0, -0.5, -1.0]),
+        ("penalty", -1.0, None, [3.0, -0.5, 1.0]),
+        ("replace", -4.0, 1.0, [1.0, -0.5, -4.0]),  # the constant itself isn't clipped
+        ("penalty", -4.0, 1.0, [1.0, -0.5, -3.0]),
+    ],
+)
+def test_the_end_of_sequence_rule(rule: Any, value: float, clip: float | None, expected: list[float]) -> None:
+    cfg = settings(missing_eos=rule, missing_eos_value=value, score_clip=clip)
+    assert_close(end_of_sequence_rule(SCORES, STOPPED, cfg), torch.tensor(expected))
+
+
+def test_without_prices_the_policy_is_paid_the_score(model: Any, rollout: Any) -> None:
+    scores, final, figures = Score(model, settings())(rollout)
+    assert_close(scores, SCORES)
+    assert_close(final, torch.tensor([3.0, -0.5, -1.0]))
+    assert figures == {}
+
+
+def test_length_is_taken_out_around_its_mean(model: Any, rollout: Any) -> None:
+    """Slope −.1 around 20 tokens: ten tokens less are worth one too much. The score of a cut-off answer stays −1."""
+    scores, final, _ = Score(model, settings(), length=LengthEffect(slope=-0.1, mean=20.0))(rollout)
+    assert_close(scores, SCORES)  # what is reported is the reward model's own
+    assert_close(final, torch.tensor([2.0, -0.5, -1.0]))
+
+
+def test_stock_phrases_cost_their_surplus(model: Any, rollout: Any) -> None:
+    """Recent shares are .8 of the demonstrations' and .2 of these three answers': each phrase here stands at 1/15, over
+    the minimum. "no" and "well" are the demonstrations' own (surplus 0), "take", "a", "walk" and two pairs and the
+    triple are not: six phrases at surplus 1."""
+    cfg = settings(stock_phrase_coef=0.5)
+    _, final, figures = Score(model, cfg, demonstrations=["no", "well"])(rollout)
+    assert_close(final, torch.tensor([3.0 - 0.5 * 6, -0.5, -1.0]))
+    assert figures == {"objective/stock_phrases": pytest.approx(2.0)}
