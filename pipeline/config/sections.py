@@ -116,6 +116,11 @@ class PolicyConfig(Section):
     algorithm: Literal["ppo", "reinforce", "reinforce++", "rloo", "grpo", "dr_grpo"] = "ppo"
     critic: Literal["adapter", "shared_trunk"] = Field("adapter", description="ppo only")
     sampling: SamplingConfig = SamplingConfig()
+    sampler: Literal["own", "vllm"] = Field("own", description="what draws completions; vllm needs the extra [vllm]")
+    vllm_memory: Annotated[float, Field(gt=0, lt=1)] = Field(0.4, description="share of the GPU that vLLM may take")
+    max_sampler_kl: Rate = Field(
+        1.0, description="stop where sampler and policy differ by more nats a token: they aren't the same model"
+    )
     steps: Positive = 30
     prompts_per_step: Positive = 8
     group_size: Positive = Field(4, description="completions per prompt")
@@ -151,7 +156,7 @@ class PolicyConfig(Section):
     target_kl: Rate | None = Field(None, description="end a step's updates once approx_kl exceeds this")
     recompute_logprobs: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="log-probs by a pass of their own, not those kept while sampling; auto: unless in fp32",
+        description="log-probs by a pass of their own, not those kept while sampling; auto: unless own, in fp32",
     )
     importance_cap: Annotated[float, Field(ge=1)] = Field(
         2.0, description="recomputed: every advantage counts min(policy / sampler, this) times"
@@ -178,6 +183,8 @@ class PolicyConfig(Section):
             )
         if self.kl_target is not None and self.kl_in == "loss":
             raise ValueError("kl_target adapts the price in the reward; it needs kl_in: reward")
+        if self.sampler == "vllm" and self.recompute_logprobs == "never":
+            raise ValueError("recompute_logprobs must not be never with sampler vllm, whose log-probs are its own")
         return self
 
     @property

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +32,22 @@ class Completions:
     def ids(self, row: int) -> list[int]:
         """Token ids of one completion."""
         return self.tokens[row, : int(self.lengths[row])].tolist()  # type: ignore[no-any-return]
+
+
+class Sampler(Protocol):
+    """Whatever draws completions the way `generate` does."""
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        adapter: str | None,
+        prompts: Sequence[Sequence[int]],
+        *,
+        group_size: int = 1,
+        temperature: float = 1.0,
+        max_new_tokens: int,
+        generator: torch.Generator | None = None,
+    ) -> Completions: ...
 
 
 def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

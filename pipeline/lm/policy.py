@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.generate import Completions, generate
+from pipeline.lm.generate import Completions, Sampler, generate
 from pipeline.lm.packing import States
 from pipeline.rl.rollout import Rollout
 from pipeline.rl.update import Evaluation
@@ -25,6 +25,7 @@ class LanguagePolicy:
         temperature: τ of every log-probability.
         entropy_gradient: let the entropy carry gradient (an entropy bonus needs it).
         batch_size: rows per pass without gradient.
+        sampler: what draws the completions; None = `lm.generate.generate`.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class LanguagePolicy:
         temperature: float = 1.0,
         entropy_gradient: bool = False,
         batch_size: int = 16,
+        sampler: Sampler | None = None,
     ) -> None:
         self.backbone, self.adapter, self.critic = backbone, adapter, critic
+        self.sampler = sampler or generate
         self.temperature, self.entropy_gradient = temperature, entropy_gradient
         self.batch_size = batch_size
         self.values_only = False  # critic warm-up: keep value gradients out of the policy's adapter
@@ -75,7 +78,7 @@ class LanguagePolicy:
         generator: torch.Generator | None = None,
     ) -> Rollout:
         """Act: B = P·group_size completions as a Rollout without rewards yet."""
-        completions = generate(
+        completions = self.sampler(
             self.backbone,
             self.adapter,
             prompts,
@@ -162,13 +165,13 @@ def to_rollout(backbone: Backbone, completions: Completions) -> Rollout:
     )
 
 
-@torch.no_grad()
 def completion_texts(backbone: Backbone, rollout: Rollout) -> list[str]:
     """The completions [B] as text, without special tokens."""
     rows = zip(rollout.actions.tolist(), rollout.lengths.tolist(), strict=True)
     return [backbone.chat.decode(ids[:length]) for ids, length in rows]
 
 
+@torch.no_grad()
 def rollout_logprobs(
     backbone: Backbone, adapter: str | None, rollout: Rollout, *, temperature: float, batch_size: int
 ) -> Tensor:

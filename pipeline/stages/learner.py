@@ -8,6 +8,7 @@ from torch import Tensor
 from pipeline.config import PolicyConfig
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import LanguagePolicy, rollout_values
+from pipeline.lm.vllm_sampler import VllmSampler
 from pipeline.rl.advantages import estimate_advantages
 from pipeline.rl.kl import AdaptiveKL
 from pipeline.rl.objective import Objective
@@ -30,6 +31,7 @@ class Learner:
             temperature=cfg.sampling.temperature,
             entropy_gradient=cfg.entropy_coef > 0,
             batch_size=2 * cfg.microbatch_size,
+            sampler=vllm_sampler(backbone, cfg) if cfg.sampler == "vllm" else None,
         )
         if cfg.needs_critic:
             self.policy.start_values_at_zero()
@@ -41,7 +43,7 @@ class Learner:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(cfg, step))
         self.controller = AdaptiveKL(cfg.kl_coef, cfg.kl_target, cfg.kl_horizon) if cfg.kl_target else None
         self.recomputes = cfg.recompute_logprobs == "always" or (
-            cfg.recompute_logprobs == "auto" and backbone.dtype != torch.float32
+            cfg.recompute_logprobs == "auto" and (cfg.sampler != "own" or backbone.dtype != torch.float32)
         )
         self.sampler = torch.Generator(backbone.device).manual_seed(seed)
         self.permutations = torch.Generator().manual_seed(seed)
@@ -96,6 +98,12 @@ class Learner:
         """Steer the KL price by this step's KL per sequence [B], where it is adaptive."""
         if self.controller is not None:
             self.controller.update(kl.mean().item(), len(kl))
+
+
+def vllm_sampler(backbone: Backbone, cfg: PolicyConfig) -> VllmSampler:
+    """vLLM with room for the longest prompt and completion."""
+    longest = cfg.max_prompt_length + cfg.sampling.max_new_tokens
+    return VllmSampler(backbone, memory=cfg.vllm_memory, max_length=longest)
 
 
 def objective(cfg: PolicyConfig) -> Objective:

@@ -81,7 +81,7 @@ def iterate(
         ref_logprobs = logprobs_under("sft", policy, rollout)  # [B,T]
         if step == 1 or learner.recomputes:
             rollout = replace(rollout, logprobs=logprobs_under(policy.adapter, policy, rollout))
-            extra |= sampler_mismatch(rollout, sampled)
+            extra |= sampler_mismatch(rollout, sampled, cfg.max_sampler_kl)
         kl = kl_k1(rollout.logprobs, ref_logprobs)  # [B,T], 0 at padding
         price = learner.kl_coef if cfg.kl_in == "reward" else 0.0
         rollout = rollout.with_rewards(-price * kl, final=final, ref_logprobs=ref_logprobs)
@@ -89,7 +89,10 @@ def iterate(
     with clock("credit"):
         rollout, advantages, returns = learner.credit(rollout)
         if learner.recomputes:
-            advantages = advantages * truncated_importance(rollout.logprobs, sampled, cap=cfg.importance_cap)
+            weight = truncated_importance(rollout.logprobs, sampled, cap=cfg.importance_cap)
+            advantages = advantages * weight
+            extra["policy/importance_mean"] = weight[rollout.mask].mean().item()
+            extra["policy/importance_max"] = weight[rollout.mask].max().item()
     # 4. Improve: the same update() that trains the classic agents.
     with clock("update"):
         stats = learner.improve(rollout, advantages, returns, step)
@@ -149,12 +152,20 @@ def logprobs_under(adapter: str, policy: LanguagePolicy, rollout: Rollout) -> Te
     )
 
 
-def sampler_mismatch(rollout: Rollout, sampled: Tensor) -> dict[str, float]:
+def sampler_mismatch(rollout: Rollout, sampled: Tensor, limit: float) -> dict[str, float]:
     """How far the log-probs kept while sampling [B,T] are from a fresh pass. Nats.
 
     In fp32 they agree up to rounding: the first step goes on with the fresh ones, so that KL(policy ‖ SFT) is exactly 0
     there, and later steps keep the sampler's.
+
+    Raises:
+        FloatingPointError: they differ by more than `limit` a token.
     """
     difference = (rollout.logprobs - sampled)[rollout.mask].abs().max().item()
     divergence = kl_k3(sampled, rollout.logprobs)[rollout.mask].mean().item()
+    if not divergence <= limit:
+        raise FloatingPointError(
+            f"the sampler is {divergence:.2g} nats a token from the policy (policy.max_sampler_kl {limit:g}): it runs "
+            "other weights, another temperature or another chat template"
+        )
     return {"policy/sampler_mismatch": difference, "policy/sampler_kl": divergence}

@@ -117,6 +117,7 @@ def test_rows_batches_and_trimming_change_nothing(shared: Backbone) -> None:
     assert_close(trimmed.logprobs[0], whole.logprobs[1, :1], atol=1e-5, rtol=0)
     for size in (1, 2, 3):
         again = rollout_logprobs(shared, "policy", rollout, temperature=1.0, batch_size=size)
+        assert not again.requires_grad
         assert_close(again, whole.logprobs.detach(), atol=1e-5, rtol=0)
         sized = LanguagePolicy(shared, critic="adapter", batch_size=size)
         assert whole.values is not None

@@ -273,6 +273,20 @@ def test_a_sampler_that_is_off_is_corrected(
         assert_close(corrected[1], 2 * trusted[1], atol=1e-4, rtol=1e-4)
     assert_close(seen["always"][1][0].logprobs, seen["auto"][1][0].logprobs + seen["auto"][1][0].mask * math.log(2))
     assert rows[1]["policy/first_ratio_error"] <= 1e-5
+    assert rows[1]["policy/importance_mean"] == pytest.approx(2.0, rel=1e-3)
+    assert rows[1]["policy/importance_max"] == 2.0  # the cap
+    assert rows[1]["policy/sampler_kl"] == pytest.approx(2 - 1 - math.log(2), abs=1e-3)  # k3 of half the probability
+
+
+def test_a_sampler_that_is_another_model_is_refused() -> None:
+    """Log-probs off by 2 nats: k3 = e² − 1 − 2 = 4.4 a token."""
+    real = torch.ones(1, 2, dtype=torch.bool)
+    zeros = torch.zeros(1, 2)
+    rollout = Rollout({}, zeros.long(), zeros, zeros, real, ~real, ~real)
+    far = torch.full((1, 2), -2.0)
+    with pytest.raises(FloatingPointError, match="max_sampler_kl"):
+        stage.sampler_mismatch(rollout, far, 1.0)
+    assert stage.sampler_mismatch(rollout, far, 10.0)["policy/sampler_mismatch"] == 2.0
 
 
 def test_in_bf16_every_step_recomputes(before: RunDir, tmp_path: Path, model: str) -> None:
