@@ -32,6 +32,7 @@ TRL_FOLDER = Path(".cache/trl-1.10")
 PROMPT_TOKENS = (10, 32)
 OURS = {
     "ours": [],
+    "ours, plain path": ["model.fast=false"],
     "ours, shared trunk": ["policy.critic=shared_trunk"],
     "ours, upper half": ["lora.layers=upper"],
     "ours, upper half and shared trunk": ["lora.layers=upper", "policy.critic=shared_trunk"],
@@ -62,7 +63,8 @@ class Case:
 
 
 CASES = {
-    "ppo": Case(["policy.algorithm=ppo", *ONE_EACH], list(OURS), "trl 1.10"),
+    "ppo": Case(["policy.algorithm=ppo", *ONE_EACH], [side for side in OURS if "plain" not in side], "trl 1.10"),
+    "ppo, plain path": Case(["policy.algorithm=ppo", *ONE_EACH], ["ours", "ours, plain path"], "trl 1.10"),
     "ppo, natural stops": Case(
         ["policy.algorithm=ppo", *ONE_EACH, "policy.sampling.max_new_tokens=64"],
         ["ours", "ours, shared trunk"],

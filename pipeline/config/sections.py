@@ -27,6 +27,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "8bit", "4bit"] = "none"
     gradient_checkpointing: bool = False
+    fast: bool = Field(True, description="false = transformers' and PEFT's own layers, padded batches: to compare with")
     trust_remote_code: bool = Field(False, description="run code from the model's repository")
     cache_dir: str = Field(".cache/models", description="where wheels are unpacked and converted")
 

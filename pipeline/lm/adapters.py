@@ -24,10 +24,10 @@ _SHAPE = {"r": ("r", "rank"), "lora_alpha": ("alpha", "alpha"), "layers_to_trans
 class Adapters:
     """The adapters of one frozen base. One is active only inside `using(name)`; outside, the bare base answers."""
 
-    def __init__(self, base: nn.Module, lora: LoraConfig) -> None:
+    def __init__(self, base: nn.Module, lora: LoraConfig, *, fused: bool = True) -> None:
         self.heads = nn.ModuleDict()
         self.active: str | None = None
-        self._base, self.lora = base, lora
+        self._base, self.lora, self._fused = base, lora, fused
         self._peft: PeftModel | None = None  # made with the first adapter
         self._layers: list[LoraLayer] = []
         self._weights: dict[str, list[nn.Parameter]] = {}  # LoRA weights of each adapter
@@ -170,8 +170,9 @@ class Adapters:
         """List the LoRA layers and weights again after adapters came or went; none is active then."""
         assert self._peft is not None
         self._layers = [module for module in self._base.modules() if isinstance(module, LoraLayer)]
-        for layer in self._layers:
-            fuse_lora(layer)
+        if self._fused:
+            for layer in self._layers:
+                fuse_lora(layer)
         self._weights = {name: [] for name in self._peft.peft_config}
         for key, parameter in self._base.named_parameters():
             for name, weights in self._weights.items():

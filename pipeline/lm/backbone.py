@@ -47,18 +47,20 @@ class Backbone(nn.Module):
         *,
         source: str,
         lora: LoraConfig,
+        fast: bool = True,
         states_mb: int = 512,
         states_dir: str | None = None,
     ) -> None:
         super().__init__()
         base.requires_grad_(False)
         disable_dropout(base)
-        fuse_layers(base.base_model)
-        self.chat, self.source = chat, source
+        if fast:
+            fuse_layers(base.base_model)
+        self.chat, self.source, self.fast = chat, source, fast
         self._base = base
-        self.adapters = Adapters(base, lora)
+        self.adapters = Adapters(base, lora, fused=fast)
         self.heads = self.adapters.heads
-        self.packs = enable(base)
+        self.packs = fast and enable(base)
         self._checkpointed: list[nn.Module] = []  # layers that recompute their activations
         self.lower: LowerTrunk | None = None
         adapted: Any = lora.layers_to_transform
@@ -80,6 +82,7 @@ class Backbone(nn.Module):
         cache_dir: str | Path = ".cache/models",
         trust_remote_code: bool = False,
         gradient_checkpointing: bool = False,
+        fast: bool = True,
     ) -> "Backbone":
         """Load the base once. `lora` has the keys of config.LoraSection.
 
@@ -115,6 +118,7 @@ class Backbone(nn.Module):
             chat,
             source=name,
             lora=config,
+            fast=fast,
             **{key: lora[key] for key in ("states_mb", "states_dir") if key in lora},
         )
         if gradient_checkpointing:

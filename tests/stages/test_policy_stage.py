@@ -216,6 +216,24 @@ def test_one_seed_one_result(before: RunDir, tmp_path: Path, model: str) -> None
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
+def test_the_fast_path_learns_what_the_plain_one_learns(
+    before: RunDir, tmp_path: Path, model: str, algorithm: str
+) -> None:
+    """Four steps of the same noise: every figure of every step, up to rounding."""
+    curves = []
+    rules = {"missing_eos": "penalty", "missing_eos_value": 0.0}  # nobody ends here, and all would be worth the same
+    for fast in (True, False):
+        cfg = config(tmp_path, model, algorithm=algorithm, steps=4, learning_rate=1e-2, epochs=2, **rules)
+        cfg = cfg.model_copy(update={"model": cfg.model.model_copy(update={"fast": fast})})
+        _, rows = train(before, cfg)
+        curves.append([{k: v for k, v in row.items() if k.startswith(("objective/", "policy/"))} for row in rows])
+    assert len(curves[0]) == 4
+    for fast_row, plain_row in zip(*curves, strict=True):
+        assert fast_row == pytest.approx(plain_row, abs=1e-3)
+    assert curves[0][0]["objective/score"] != pytest.approx(curves[0][3]["objective/score"], abs=1e-2)
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
 def test_the_score_rises_on_an_easy_objective(
     before: RunDir, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
