@@ -165,9 +165,6 @@ class PolicyConfig(Section):
     missing_eos: Literal["replace", "penalty"] = "replace"
     missing_eos_value: float = Field(-1.0, description="the score instead, or what is added to it")
     score_clip: Rate | None = Field(None, description="clip standardised scores to ±this")
-    length_control: bool = Field(
-        False, description="take out of the score what the reward model gives SFT's answers for their length alone"
-    )
     stock_phrase_coef: NonNegative = Field(
         0.0, description="price of the phrases that the policy comes to over-use against the SFT demonstrations"
     )

@@ -40,6 +40,7 @@ POLICY = (
     Curve("objective/kl", "KL from SFT", NATS, "Grows slowly. A jump means the reward is being gamed."),
     Curve("objective/tokens", "Answer length", "tokens per answer", "Steady. A drift says that length is rewarded."),
     Curve("objective/eos_rate", "Ends by itself", "answers", "Stays high; the others hit the limit.", share=True),
+    Curve("objective/stock_phrases", "Stock phrases", "surplus per answer", "Low: what is over-used costs score."),
     Curve("policy/entropy", "Entropy", TOKEN, "Falls gently. A collapse means one answer for everything."),
     Curve("policy/clip_fraction", "Clip fraction", "tokens", "A few percent; if more, steps are large.", share=True),
     Curve("policy/approx_kl", "Approximate KL of an update", TOKEN, "Small and steady, around 0.01 or less."),

@@ -20,11 +20,11 @@ from pipeline.progress import bar
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rl.losses import truncated_importance
 from pipeline.rl.rollout import Rollout
-from pipeline.rundir import RunDir, RunError, StageDir, StageResult
+from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
 from pipeline.stages.learner import Learner
 from pipeline.stages.policy_log import Clock, figures, outcome, sample_rows
-from pipeline.stages.score import LengthEffect, Score
+from pipeline.stages.score import Score
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
@@ -35,12 +35,8 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     backbone = load_adapters(config, run_dir)
     encoded = encode_prompts(backbone.chat, source, cfg.max_prompt_length)
     learner = Learner(backbone, cfg, config.seed)
-    score = Score(
-        RewardModel(backbone, "reward"),
-        cfg,
-        length=length_effect(run_dir) if cfg.length_control else None,
-        demonstrations=demonstrations(config) if cfg.stock_phrase_coef else (),
-    )
+    texts = demonstrations(config) if cfg.stock_phrase_coef else ()
+    score = Score(RewardModel(backbone, "reward"), cfg, texts)
     history: list[dict[str, float]] = []
     with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=config.logging.progress) as progress:
         for step, batch in enumerate(prompt_batches(encoded, cfg.prompts_per_step, cfg.steps, config.seed), start=1):
@@ -112,16 +108,6 @@ def load_adapters(config: Config, run_dir: RunDir) -> Backbone:
     if config.policy.needs_critic and config.policy.critic == "adapter":
         backbone.adapters.clone("reward", "critic")
     return backbone
-
-
-def length_effect(run_dir: RunDir) -> LengthEffect:
-    """What the reward model gives for length alone, as the reward stage measured it."""
-    metrics = run_dir.require("reward").metrics
-    if "length_slope" not in metrics:
-        raise RunError(
-            "policy.length_control: the reward stage measured no effect of length; repeat it: `align reward --force`"
-        )
-    return LengthEffect(slope=metrics["length_slope"], mean=metrics["sft_tokens"])
 
 
 def save_adapters(backbone: Backbone, cfg: PolicyConfig, out: StageDir) -> dict[str, str]:

@@ -4,7 +4,6 @@ The pairs are split by prompt: a test part for the reported accuracy, and of the
 the other for the judge, which therefore knows nothing the policy could have learned to please.
 """
 
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ from pipeline.stages.fit import Task, fit
 from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read
 
 Pairs = Sequence[EncodedPair]
-Answer = tuple[list[int], list[int]]  # a prompt's token ids, a completion's
 SAMPLED_AT_ONCE = 48  # calibration prompts in one batch
 
 
@@ -43,10 +41,10 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     for offset, name in enumerate(["reward", "judge"] if cfg.judge else ["reward"]):
         torch.manual_seed(config.seed + offset)
         model, best = train(backbone, name, encoded[name], encoded[f"{name}_validation"], config, out)
-        before, length = _standardise(model, answers, 2 * cfg.microbatch_size)
-        figures = best | length | accuracy(model, encoded["test"] or encoded[f"{name}_validation"], cfg.microbatch_size)
+        statistics = _standardise(model, answers, 2 * cfg.microbatch_size)
+        figures = best | accuracy(model, encoded["test"] or encoded[f"{name}_validation"], cfg.microbatch_size)
         metrics |= {f"{'' if name == 'reward' else 'judge_'}{key}": value for key, value in figures.items()}
-        backbone.save(name, out.path / name, role={"role": name} | before)
+        backbone.save(name, out.path / name, role={"role": name} | statistics)
     metrics |= _length_baseline(encoded["test"] or encoded["reward_validation"])
     metrics["test_pairs"] = len(encoded["test"])
     counts = {name: len(pairs) for name, pairs in encoded.items()}
@@ -154,13 +152,13 @@ def _length_baseline(pairs: Pairs) -> dict[str, float]:
     return {"length_baseline": max(longer, 1 - longer), "longer_wins": longer}
 
 
-def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> list[Answer]:
-    """Samples of the SFT model on the pairs' prompts: what a score of 0 means."""
+def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> list[list[int]]:
+    """Samples of the SFT model on the pairs' prompts, as whole sequences: what a score of 0 means."""
     sampling = config.policy.sampling
     generator = torch.Generator(backbone.device).manual_seed(config.seed)
     distinct = dict.fromkeys(tuple(pair.chosen[: pair.prompt_length]) for pair in pairs)
     prompts = list(distinct)[: config.reward.calibration_samples]
-    answers: list[Answer] = []
+    sequences: list[list[int]] = []
     with bar("calibration", len(prompts), visible=config.logging.progress) as progress:
         for start in range(0, len(prompts), SAMPLED_AT_ONCE):
             done = generate(
@@ -171,23 +169,14 @@ def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> list[Answe
                 max_new_tokens=sampling.max_new_tokens,
                 generator=generator,
             )
-            answers += [(prompt, done.ids(row)) for row, prompt in enumerate(done.prompts)]
+            sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
             progress.advance(len(done.prompts))
-    return answers
+    return sequences
 
 
-def _standardise(
-    model: RewardModel, answers: list[Answer], batch_size: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Shift and scale the head so that SFT answers score mean 0, deviation 1.
-
-    Returns:
-        (what mean and deviation were before, how the new scores depend on length: "length_slope" per token, by least
-        squares, and "sft_tokens", the mean).
-    """
-    scores = model.score_sequences([prompt + ids for prompt, ids in answers], batch_size=batch_size)
+def _standardise(model: RewardModel, answers: list[list[int]], batch_size: int) -> dict[str, float]:
+    """Shift and scale the head so that SFT answers score mean 0, deviation 1; returns what it was before."""
+    scores = model.score_sequences(answers, batch_size=batch_size)
     mean, std = scores.mean().item(), max(scores.std(correction=0).item(), 1e-6)
     model.standardise(mean, std)
-    tokens = [len(ids) for _, ids in answers]
-    slope = statistics.linear_regression(tokens, ((scores - mean) / std).tolist()).slope if len(set(tokens)) > 1 else 0
-    return {"score_mean": mean, "score_std": std}, {"length_slope": slope, "sft_tokens": statistics.mean(tokens)}
+    return {"score_mean": mean, "score_std": std}

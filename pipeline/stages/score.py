@@ -1,7 +1,6 @@
 """What a completion is worth to the policy: the reward model's score, after the rules that the config sets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,42 +12,23 @@ from pipeline.lm.reward import RewardModel
 from pipeline.rl.rollout import Rollout
 
 
-@dataclass(frozen=True)
-class LengthEffect:
-    """The line score = slope · (tokens − mean) + … through the scores of SFT's answers, by least squares."""
-
-    slope: float  # score per token
-    mean: float  # tokens
-
-
 class Score:
-    """final = rule(score − slope · (tokens − mean)) − stock_phrase_coef · surplus, per completion.
+    """final = rule(score) − stock_phrase_coef · surplus, per completion.
 
     Args:
         reward_model: gives the score.
         cfg: the rules and prices.
-        length: what the reward model gives for length alone, taken out; None = left in.
         demonstrations: texts whose phrases are free; only read when `cfg.stock_phrase_coef` is not 0.
     """
 
-    def __init__(
-        self,
-        reward_model: RewardModel,
-        cfg: PolicyConfig,
-        *,
-        length: LengthEffect | None = None,
-        demonstrations: Sequence[str] = (),
-    ) -> None:
-        self._model, self._cfg, self._length = reward_model, cfg, length
+    def __init__(self, reward_model: RewardModel, cfg: PolicyConfig, demonstrations: Sequence[str] = ()) -> None:
+        self._model, self._cfg = reward_model, cfg
         self._stock = StockPhrases(demonstrations) if cfg.stock_phrase_coef else None
 
     def __call__(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
         """The reward model's scores [B], what the policy is paid [B], and figures of what was taken off."""
         scores = self._model.score(rollout, batch_size=2 * self._cfg.microbatch_size)
-        final, figures = scores, {}
-        if self._length is not None:
-            final = final - self._length.slope * (rollout.lengths - self._length.mean)
-        final = end_of_sequence_rule(final, rollout.context["stopped"], self._cfg)
+        final, figures = end_of_sequence_rule(scores, rollout.context["stopped"], self._cfg), {}
         if self._stock is not None:
             surplus = final.new_tensor(self._stock.surplus(completion_texts(self._model.backbone, rollout)))
             final = final - self._cfg.stock_phrase_coef * surplus

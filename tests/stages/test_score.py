@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from pipeline.config import PolicyConfig
 from pipeline.config.sections import DataConfig
 from pipeline.stages import score as module
-from pipeline.stages.score import LengthEffect, Score, end_of_sequence_rule
+from pipeline.stages.score import Score, end_of_sequence_rule
 
 SCORES = torch.tensor([3.0, -0.5, 2.0])
 STOPPED = torch.tensor([True, True, False])
@@ -53,18 +53,11 @@ def test_without_prices_the_policy_is_paid_the_score(model: Any, rollout: Any) -
     assert figures == {}
 
 
-def test_length_is_taken_out_around_its_mean(model: Any, rollout: Any) -> None:
-    """Slope −.1 around 20 tokens: ten tokens less are worth one too much. The score of a cut-off answer stays −1."""
-    scores, final, _ = Score(model, settings(), length=LengthEffect(slope=-0.1, mean=20.0))(rollout)
-    assert_close(scores, SCORES)  # what is reported is the reward model's own
-    assert_close(final, torch.tensor([2.0, -0.5, -1.0]))
-
-
 def test_stock_phrases_cost_their_surplus(model: Any, rollout: Any) -> None:
     """Recent shares are .8 of the demonstrations' and .2 of these three answers': each phrase here stands at 1/15, over
     the minimum. "no" and "well" are the demonstrations' own (surplus 0), "take", "a", "walk" and two pairs and the
     triple are not: six phrases at surplus 1."""
     cfg = settings(stock_phrase_coef=0.5)
-    _, final, figures = Score(model, cfg, demonstrations=["no", "well"])(rollout)
+    _, final, figures = Score(model, cfg, ["no", "well"])(rollout)
     assert_close(final, torch.tensor([3.0 - 0.5 * 6, -0.5, -1.0]))
     assert figures == {"objective/stock_phrases": pytest.approx(2.0)}
