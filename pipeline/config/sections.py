@@ -25,6 +25,10 @@ class ModelConfig(Section):
     chat_template: str | None = Field(None, description="null = the model's own; 'chatml', 'plain', or a file")
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    matmul: Literal["highest", "high", "medium"] = Field(
+        "highest",
+        description="products of fp32 matrices: in fp32, in TF32 (GPUs), or in bf16 with fp32 sums (CPUs with AMX too)",
+    )
     quantization: Literal["none", "8bit", "4bit"] = "none"
     gradient_checkpointing: bool = False
     fast: bool = Field(True, description="false = transformers' and PEFT's own layers, padded batches: to compare with")

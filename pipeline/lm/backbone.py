@@ -76,6 +76,7 @@ class Backbone(nn.Module):
         lora: Mapping[str, Any],
         device: str = "auto",
         dtype: str = "auto",
+        matmul: str = "highest",
         quantization: str = "none",
         chat_template: str | None = None,
         sha256: str | None = None,
@@ -84,11 +85,12 @@ class Backbone(nn.Module):
         gradient_checkpointing: bool = False,
         fast: bool = True,
     ) -> "Backbone":
-        """Load the base once. `lora` has the keys of config.LoraSection.
+        """Load the base once. `lora` has the keys of config.LoraSection; `matmul` holds for the whole process.
 
         Raises:
             ModelError: not found, hub unreachable, device absent, architecture whose head can't be reproduced.
         """
+        torch.set_float32_matmul_precision(matmul)
         where = choose_device(device)
         source = resolve(name, sha256=sha256, cache_dir=cache_dir)
         options: dict[str, Any] = {

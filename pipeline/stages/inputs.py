@@ -10,7 +10,7 @@ import torch
 from pipeline.config import Config, DataConfig
 from pipeline.data.files import file_sha256
 from pipeline.data.loaders import load
-from pipeline.data.rows import BadRows
+from pipeline.data.rows import BadRows, DataError
 from pipeline.data.schema import Demonstration, Kind, Preference, Prompt
 from pipeline.data.splits import split_by_prompt
 from pipeline.lm.backbone import Backbone
@@ -39,7 +39,11 @@ class Source:
 
 
 def read(config: Config, data: DataConfig, kind: Kind) -> Source:
-    """Load a data section. `part` keeps the prompts whose hash falls into its share, whatever the file's order."""
+    """Load a data section. `part` keeps the prompts whose hash falls into its share, whatever the file's order.
+
+    Raises:
+        DataError: the file can't be read or serve `kind`, a bad row unless they are skipped, or no row is left.
+    """
     bad = BadRows(data.on_bad_row)
     loaded = load(
         data.source,
@@ -60,6 +64,8 @@ def read(config: Config, data: DataConfig, kind: Kind) -> Source:
         rows = split_by_prompt(rows, {name: share for name, share in shares.items() if share > 0}, seed=PART_SEED)[
             "part"
         ]
+        if not rows:
+            raise DataError(f"{data.source}: part {data.part} holds none of {len(loaded.rows)} rows; widen it")
     info = {"source": data.source, "format": loaded.schema, "sha256": loaded.sha256, **loaded.counts}
     return Source(rows, bad, info | {"used": len(rows)})
 
@@ -140,7 +146,11 @@ def encode_pairs(chat: ChatFormat, source: Source, max_length: int) -> list[Enco
 
 
 def encode_prompts(chat: ChatFormat, source: Source, max_length: int | None = None) -> list[tuple[Prompt, list[int]]]:
-    """Prompts as tokens. One that is too long is a bad row: cutting it would break the template."""
+    """Prompts as tokens. One that is too long is a bad row: cutting it would break the template.
+
+    Raises:
+        DataError: none is left.
+    """
     kept = []
     for row in source.rows:
         assert isinstance(row, Prompt)
@@ -149,6 +159,10 @@ def encode_prompts(chat: ChatFormat, source: Source, max_length: int | None = No
             source.bad.reject(row.where, TOO_LONG, f"{len(ids)} tokens; raise max_prompt_length above {max_length}")
             continue
         kept.append((row, ids))
+    if not kept:
+        raise DataError(
+            f"{source.info.get('source', 'prompts')}: no prompt is left, the shortest is above {max_length} tokens"
+        )
     return kept
 
 

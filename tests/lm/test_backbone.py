@@ -384,6 +384,13 @@ def test_an_architecture_that_scales_its_logits_is_refused(cache: Path, tmp_path
 # ---- device, dtype, quantisation ----------------------------------------------------------------------------
 
 
+def test_the_precision_of_products_is_the_configs(cache: Path) -> None:
+    tiny(cache, matmul="medium")
+    assert torch.get_float32_matmul_precision() == "medium"
+    tiny(cache)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_device_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

@@ -192,3 +192,15 @@ def test_no_test_part_and_no_validation_part_are_allowed(tmp_path: Path) -> None
     pairs = read(section(tmp_path, rows), "preferences").rows
     parts = split_pairs(pairs, whole_config(test=0.0, validation=0.0, judge=0.0).reward, seed=0)
     assert {name: len(part) for name, part in parts.items()} == {"test": 0, "reward": 40, "reward_validation": 0}
+
+
+def test_no_prompt_left_is_said_at_once(tmp_path: Path, chat: ChatFormat) -> None:
+    """The policy stage would wait for a full batch for ever."""
+    source = read(section(tmp_path, [{"prompt": "A" * 80}], on_bad_row="skip"), "prompts")
+    with pytest.raises(DataError, match="no prompt is left, the shortest is above 20 tokens"):
+        encode_prompts(chat, source, 20)
+
+
+def test_a_part_that_holds_no_row_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"part 99-100 holds none of 1 rows"):
+        read(section(tmp_path, [{"prompt": "A"}], part="99-100"), "prompts")
