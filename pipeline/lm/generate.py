@@ -6,9 +6,8 @@ kept, so that nobody has to recompute the behaviour policy afterwards.
 
 import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,20 +33,7 @@ class Completions:
         return self.tokens[row, : int(self.lengths[row])].tolist()  # type: ignore[no-any-return]
 
 
-class Sampler(Protocol):
-    """Whatever draws completions the way `generate` does."""
-
-    def __call__(
-        self,
-        backbone: Backbone,
-        adapter: str | None,
-        prompts: Sequence[Sequence[int]],
-        *,
-        group_size: int = 1,
-        temperature: float = 1.0,
-        max_new_tokens: int,
-        generator: torch.Generator | None = None,
-    ) -> Completions: ...
+Sampler = Callable[..., Completions]  # whatever draws completions with the arguments of `generate`
 
 
 def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
