@@ -16,7 +16,7 @@ from pipeline.agents.replay import ReplayBuffer
 from pipeline.config import DqnConfig
 from pipeline.rl.action_values import explore, polyak_step, successor_values
 from pipeline.rl.gradients import clear_gradients, clip_gradients
-from pipeline.rl.losses import q_learning_loss
+from pipeline.rl.losses import q_learning_gradient
 from pipeline.rl.returns import td_target
 from pipeline.rl.schedules import falling
 
@@ -99,7 +99,7 @@ class DqnAgent:
         """One optimiser step on encoded states; returns the loss."""
         delta = 1.0 if self.config.loss == "huber" else None
         clear_gradients(self._parameters)
-        loss = self.online.backward(states, lambda q: q_learning_loss(q, actions, targets, huber_delta=delta).mean())
+        loss = self.online.backward(states, lambda q: q_learning_gradient(q, actions, targets, huber_delta=delta))
         clip_gradients(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
         return loss

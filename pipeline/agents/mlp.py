@@ -87,21 +87,21 @@ class MLPs(nn.Module):
                 grad = _BACK[self.activation](grad @ layers[place][0].T, x)
         return grad
 
-    def backward(self, x: Tensor, loss: Callable[..., Tensor]) -> float:
-        """As `loss(*self(x)).backward()`, for x [N, inputs]; returns the loss.
+    @torch.no_grad()
+    def backward(self, x: Tensor, derivative: Callable[..., tuple[Tensor, Sequence[Tensor]]]) -> float:
+        """As `loss(*self(x)).backward()`, for x [N, inputs], without a graph; returns the loss.
 
-        The graph begins at the outputs, and the gradient is written where the last one was: it replaces what was there.
+        Args:
+            derivative: of the outputs: the loss, and ∂loss/∂ of each output.
+
+        The gradient is written where the last one was: it replaces what was there.
         """
-        with torch.no_grad():
-            runs = [self.activations(number, x) for number in range(len(self.sizes))]
-        outputs = [run[-1].requires_grad_() for run in runs]
-        value = loss(*outputs)
-        grads = torch.autograd.grad(value, outputs)
-        with torch.no_grad():
-            for number, (run, grad, into) in enumerate(zip(runs, grads, self._into, strict=True)):
-                self.gradients(number, run[:-1], grad, into)
+        runs = [self.activations(number, x) for number in range(len(self.sizes))]
+        loss, grads = derivative(*(run[-1] for run in runs))
+        for number, (run, grad, into) in enumerate(zip(runs, grads, self._into, strict=True)):
+            self.gradients(number, run[:-1], grad, into)
         self.vector.grad = self._gradient
-        return value.item()
+        return loss.item()
 
     def views(self, vector: Tensor) -> list[Layers]:
         """A parameter vector as the layers of every perceptron."""

@@ -78,13 +78,20 @@ class QNetwork(nn.Module):
         advantages, values = self.heads(torch.relu(self.trunk(x)[0]))
         return dueling(values, advantages)
 
-    def backward(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> float:
-        """Leave the gradient of loss(Q(x, ·)) with the parameters, which have none yet; returns the loss."""
+    def backward(self, x: Tensor, derivative: Callable[[Tensor], tuple[Tensor, Tensor]]) -> float:
+        """Leave ∂loss/∂θ with the parameters, which have no gradient yet, from Q(x, ·) → loss and ∂loss/∂Q; returns
+        the loss."""
         if self.trunk is None:
-            return self.heads.backward(x, loss)
-        value = loss(self(x))
-        value.backward()  # type: ignore[no-untyped-call]
-        return value.item()
+
+            def of_one(q: Tensor) -> tuple[Tensor, list[Tensor]]:
+                loss, grad = derivative(q)
+                return loss, [grad]
+
+            return self.heads.backward(x, of_one)
+        q = self(x)
+        loss, grad = derivative(q.detach())
+        q.backward(grad)
+        return loss.item()
 
 
 POLICY, CRITIC = 0, 1  # of an ActorCritic's networks

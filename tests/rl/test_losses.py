@@ -13,6 +13,7 @@ from pipeline.rl.losses import (
     pairwise_loss,
     policy_gradient_loss,
     ppo_clip_loss,
+    q_learning_gradient,
     q_learning_loss,
     truncated_importance,
 )
@@ -82,6 +83,20 @@ def test_q_loss_is_huber_on_the_action_taken() -> None:
     assert targets.grad is None
     assert_close(q_learning_loss(q, torch.tensor([0, 1]), targets, huber_delta=2.0), f64(0.125, 4.0))
     assert_close(q_learning_loss(q, torch.tensor([0, 1]), targets, huber_delta=None), f64(0.125, 4.5))
+
+
+@pytest.mark.parametrize("delta", [None, 1.0, 0.3])
+def test_the_gradient_of_the_q_loss_is_autograds(delta: float | None) -> None:
+    """On errors of every size and sign."""
+    generator = torch.Generator().manual_seed(0)
+    q = (3 * torch.randn(64, 3, generator=generator, dtype=torch.float64)).requires_grad_()
+    actions = torch.randint(3, (64,), generator=generator)
+    targets = torch.randn(64, generator=generator, dtype=torch.float64)
+    mean = q_learning_loss(q, actions, targets, huber_delta=delta).mean()
+    (expected,) = torch.autograd.grad(mean, q)
+    loss, gradient = q_learning_gradient(q.detach(), actions, targets, huber_delta=delta)
+    assert_close(loss, mean.detach(), atol=1e-12, rtol=0)
+    assert_close(gradient, expected, atol=1e-12, rtol=0)
 
 
 def test_entropy_is_ln_n_at_most_and_survives_forbidden_actions() -> None:
