@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import Config, dump_config
+from pipeline.lm.generate import give_back
 from pipeline.progress import say
 from pipeline.rundir import STAGES, RunDir, StageResult, fingerprint
 from pipeline.stages import evaluate, policy, reward, sft
@@ -44,6 +45,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
 def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str) -> StageResult:
     """Run one stage into an empty folder."""
     gc.collect()  # the model of the stage before is full of cycles; without this, two of them stay in memory
+    give_back()
     out = run_dir.open_stage(stage, mark)
     with track(config, run_dir, out):
         if stage == "sft":
