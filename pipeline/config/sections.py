@@ -27,7 +27,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     matmul: Literal["highest", "high", "medium"] = Field(
         "highest",
-        description="products of fp32 matrices: in fp32, in TF32 (GPUs), or in bf16 with fp32 sums (CPUs with AMX too)",
+        description="products of fp32 matrices: in fp32, in TF32 (GPUs), or in bf16 with fp32 sums",
     )
     quantization: Literal["none", "8bit", "4bit"] = "none"
     gradient_checkpointing: bool = False
