@@ -88,16 +88,16 @@ class MLPs(nn.Module):
         return grad
 
     @torch.no_grad()
-    def backward(self, x: Tensor, derivative: Callable[..., tuple[Tensor, Sequence[Tensor]]]) -> float:
+    def backward(self, x: Tensor, derivative: Callable[..., tuple[Tensor, ...]]) -> float:
         """As `loss(*self(x)).backward()`, for x [N, inputs], without a graph; returns the loss.
 
         Args:
-            derivative: of the outputs: the loss, and ∂loss/∂ of each output.
+            derivative: of the outputs: the loss, then ∂loss/∂ of each output.
 
         The gradient is written where the last one was: it replaces what was there.
         """
         runs = [self.activations(number, x) for number in range(len(self.sizes))]
-        loss, grads = derivative(*(run[-1] for run in runs))
+        loss, *grads = derivative(*(run[-1] for run in runs))
         for number, (run, grad, into) in enumerate(zip(runs, grads, self._into, strict=True)):
             self.gradients(number, run[:-1], grad, into)
         self.vector.grad = self._gradient

@@ -82,12 +82,7 @@ class QNetwork(nn.Module):
         """Leave ∂loss/∂θ with the parameters, which have no gradient yet, from Q(x, ·) → loss and ∂loss/∂Q; returns
         the loss."""
         if self.trunk is None:
-
-            def of_one(q: Tensor) -> tuple[Tensor, list[Tensor]]:
-                loss, grad = derivative(q)
-                return loss, [grad]
-
-            return self.heads.backward(x, of_one)
+            return self.heads.backward(x, derivative)
         q = self(x)
         loss, grad = derivative(q.detach())
         q.backward(grad)

@@ -32,8 +32,12 @@ def phrases(text: str) -> set[str]:
 
 def shares(texts: Sequence[str]) -> dict[str, float]:
     """Share of texts that contain each phrase at least once."""
-    counts = Counter(phrase for text in texts for phrase in phrases(text))
-    return {phrase: count / len(texts) for phrase, count in counts.items()}
+    return _shares([phrases(text) for text in texts])
+
+
+def _shares(found: Sequence[set[str]]) -> dict[str, float]:
+    counts = Counter(phrase for one in found for phrase in one)
+    return {phrase: count / len(found) for phrase, count in counts.items()}
 
 
 class StockPhrases:
@@ -56,7 +60,8 @@ class StockPhrases:
 
     def surplus(self, texts: Sequence[str]) -> list[float]:
         """The surplus of each text's phrases, summed; the texts join the recent answers first."""
-        here = shares(texts)
+        found = [phrases(text) for text in texts]
+        here = _shares(found)
         mixed = {
             gram: self.memory * self.recent.get(gram, 0.0) + (1 - self.memory) * here.get(gram, 0.0)
             for gram in self.recent.keys() | here.keys()
@@ -67,7 +72,7 @@ class StockPhrases:
             for gram, share in self.recent.items()
             if share >= self.minimum and share > self.factor * self.reference.get(gram, 0.0)
         }
-        return [sum(weights.get(gram, 0.0) for gram in phrases(text)) for text in texts]
+        return [sum(weights.get(gram, 0.0) for gram in one) for one in found]
 
 
 def overused(

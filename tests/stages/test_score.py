@@ -23,7 +23,7 @@ def settings(**changes: Any) -> PolicyConfig:
 
 @pytest.fixture
 def rollout() -> Any:
-    return SimpleNamespace(lengths=torch.tensor([10, 20, 30]), context={"stopped": STOPPED})
+    return SimpleNamespace(context={"stopped": STOPPED})
 
 
 @pytest.fixture
