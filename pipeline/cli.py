@@ -46,14 +46,14 @@ def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[st
     try:
         run_stages(config, stages, force=force)
     except KeyboardInterrupt:
-        errors.print("stopped; finished stages are kept, run the same command to go on", style="yellow")
+        errors.print("stopped; run the same command to go on from the newest checkpoint", style="yellow")
         raise typer.Exit(130) from None
     return config
 
 
 @app.command()
 def run(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
-    """Run all stages and write the report. Finished, unchanged stages are skipped."""
+    """Run all stages and write the report. Finished, unchanged stages are skipped; a stopped one goes on."""
     loaded = _run_stages(config, overrides, STAGES, force)
     assert loaded.run_dir is not None
     _write_report(Path(loaded.run_dir))

@@ -22,11 +22,13 @@ _LINE_EVERY = 30.0  # seconds between lines when there is no terminal
 class Bar:
     """One bar; `advance` moves it and shows figures."""
 
-    def __init__(self, title: str, total: int, progress: Progress | None, visible: bool) -> None:
+    def __init__(self, title: str, total: int, progress: Progress | None, visible: bool, done: int = 0) -> None:
         self._title, self._total, self._progress, self._visible = title, total, progress, visible
-        self._task = progress.add_task(title, total=total, figures="") if progress is not None else None
+        self._task = None
+        if progress is not None:
+            self._task = progress.add_task(title, total=total, completed=done, figures="")
         self._figures = ""
-        self._done, self._spoke = 0, time.monotonic()
+        self._done, self._spoke = done, time.monotonic()
 
     def advance(self, amount: int = 1, figures: Mapping[str, Any] | None = None) -> None:
         """Move on by `amount`; `figures` are shown beside the bar."""
@@ -41,10 +43,11 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str, total: int, *, visible: bool = True) -> Iterator[Bar]:
-    """A progress bar for the block; without a terminal, a line every half minute and one at the end."""
+def bar(title: str, total: int, *, visible: bool = True, done: int = 0) -> Iterator[Bar]:
+    """A progress bar for the block, `done` of it already; without a terminal, a line every half minute and one at the
+    end."""
     if not (visible and console.is_terminal):
-        yield Bar(title, total, None, visible)
+        yield Bar(title, total, None, visible, done)
         return
     columns = (
         SpinnerColumn(),
@@ -55,7 +58,7 @@ def bar(title: str, total: int, *, visible: bool = True) -> Iterator[Bar]:
         TextColumn("{task.fields[figures]}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield Bar(title, total, progress, visible)
+        yield Bar(title, total, progress, visible, done)
 
 
 def say(text: str, *, visible: bool = True) -> None:

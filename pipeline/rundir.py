@@ -7,6 +7,7 @@ runs/NAME/
     samples.jsonl                 texts to read
     result.json                   written last; its presence means done
     <adapter folders>
+    checkpoints/                  while it runs (checkpoints.py)
   report.html
 """
 
@@ -14,18 +15,17 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.machine import environment, peak_rss_mb, reset_peak_rss
+
 STAGES = ("sft", "reward", "policy", "evaluate")
+LOGS = ("metrics.jsonl", "samples.jsonl")
 
 
 class RunError(RuntimeError):
@@ -57,53 +57,75 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def sync_folder(path: Path) -> None:
+    """Flush a folder's list of names to disk, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def fingerprint(*parts: Any) -> str:
     """A hash of everything that decides a stage's outcome: config sections, data hashes, predecessors."""
     text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def reset_peak_rss() -> None:
-    """Start a new measurement of peak memory, where the system can (Linux); elsewhere the peak is the process's."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_rss_mb() -> float:
-    """Peak resident memory in MB (10⁶ bytes) since `reset_peak_rss`."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def environment(device: str, dtype: str) -> dict[str, str]:
-    """Versions and machine, for the report. No host name, no path."""
-    packages = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
-    versions = {name: metadata.version(name) for name in packages}
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_cores": str(os.cpu_count()),
-        "device": device,
-        "dtype": dtype,
-        **versions,
-    }
-
-
 class StageDir:
-    """One stage's folder. Opened empty; metrics and samples are appended, the result is written last."""
+    """One stage's folder. Metrics and samples are appended, the result is written last.
 
-    def __init__(self, path: Path, stage: str, fingerprint: str) -> None:
-        if path.exists():
+    Args:
+        path: the folder.
+        stage: its name.
+        fingerprint: what decides the outcome.
+        resume: keep what an interrupted run left; `rewind` then says how much of it counts. Otherwise the folder is
+            emptied.
+    """
+
+    def __init__(self, path: Path, stage: str, fingerprint: str, *, resume: bool = False) -> None:
+        if path.exists() and not resume:
             shutil.rmtree(path)
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         self.path, self.stage, self.fingerprint = path, stage, fingerprint
-        self._started = time.perf_counter()
+        self.checkpoints = path / "checkpoints"
+        self._started, self._before = time.perf_counter(), {"seconds": 0.0, "peak_rss_mb": 0.0}
         reset_peak_rss()
         self._listeners: list[Any] = []
+
+    def position(self) -> dict[str, float]:
+        """How far the logs, which are flushed to disk, the time and the peak of memory have come."""
+        sizes = {}
+        for name in LOGS:
+            sizes[name] = 0
+            if (self.path / name).is_file():
+                with open(self.path / name, "rb") as file:
+                    os.fsync(file.fileno())
+                    sizes[name] = file.seek(0, os.SEEK_END)
+        return {**sizes, **self._spent()}
+
+    def check(self, position: Mapping[str, float]) -> None:
+        """Raises ValueError where a log is shorter than at `position`."""
+        for name in LOGS:
+            path = self.path / name
+            if (path.stat().st_size if path.is_file() else 0) < position[name]:
+                raise ValueError(f"{name} is shorter than it was")
+
+    def rewind(self, position: Mapping[str, float] | None) -> None:
+        """Cut the logs to `position` and count on from there; None = nothing counts, the folder is emptied."""
+        if position is None:
+            shutil.rmtree(self.path)
+            self.path.mkdir()
+            return
+        for name in LOGS:
+            if (self.path / name).is_file():
+                os.truncate(self.path / name, int(position[name]))
+        self._before = {name: position[name] for name in self._before}
+
+    def _spent(self) -> dict[str, float]:
+        seconds = self._before["seconds"] + time.perf_counter() - self._started
+        return {"seconds": round(seconds, 2), "peak_rss_mb": round(max(self._before["peak_rss_mb"], peak_rss_mb()), 1)}
 
     def listen(self, listener: Any) -> None:
         """Also send every logged row to `listener(step, row)`, such as an experiment tracker."""
@@ -147,13 +169,17 @@ class StageDir:
             metrics=dict(metrics),
             artifacts=dict(artifacts or {}),
             data=dict(data or {}),
-            seconds=round(time.perf_counter() - self._started, 2),
-            peak_rss_mb=round(peak_rss_mb(), 1),
             peak_gpu_mb=peak_gpu_mb,
             environment=environment(device, dtype),
+            **self._spent(),
         )
         write_atomically(self.path / "result.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
+        self.drop_checkpoints()
         return result
+
+    def drop_checkpoints(self) -> None:
+        """Once the result is there nobody goes on from them."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
 class RunDir:
@@ -194,12 +220,13 @@ class RunDir:
             raise RunError(f"{stage} left no {name!r}; it has {', '.join(result.artifacts) or 'nothing'}")
         return self.path / stage / result.artifacts[name]
 
-    def open_stage(self, stage: str, fingerprint: str) -> StageDir:
-        """An empty folder for a stage about to run; results of the stage and of those after it are withdrawn."""
+    def open_stage(self, stage: str, fingerprint: str, *, resume: bool = False) -> StageDir:
+        """The folder of a stage about to run, empty unless an interrupted one may go on; results of the stage and of
+        those after it are withdrawn."""
         for later in STAGES[STAGES.index(stage) :] if stage in STAGES else ():
             (self.path / later / "result.json").unlink(missing_ok=True)
         try:
-            return StageDir(self.path / stage, stage, fingerprint)
+            return StageDir(self.path / stage, stage, fingerprint, resume=resume)
         except OSError as error:
             raise RunError(f"{self.path / stage} can't be written: {error.strerror}; set run_dir=PATH") from None
 

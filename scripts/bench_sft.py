@@ -57,7 +57,8 @@ def ours(config: Config, work: dict[str, list[Any]]) -> dict[str, Any]:
         metric="loss",
     )
     parameters, cfg = backbone.adapters.train_only("sft"), config.sft
-    _, seconds = timed("sft", lambda out: fit(task, parameters, cfg, out, name="sft", seed=config.seed, visible=False))
+    options: Any = {"name": "sft", "seed": config.seed, "visible": False}
+    _, seconds = timed("sft", lambda out, kept: fit(task, parameters, cfg, out, checkpoints=kept, **options))
     return speed(config, work, seconds) | {"loss": mean_nll(backbone, "sft", held, 8)}
 
 

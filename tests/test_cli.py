@@ -148,7 +148,7 @@ def test_ctrl_c_says_what_is_kept(align: Align, here: list[str], monkeypatch: py
     monkeypatch.setattr(chain, "run_stages", interrupt)
     code, _, err = align("run", SMOKE, *here)
     assert code == 130
-    assert squeeze("finished stages are kept, run the same command to go on") in squeeze(err)
+    assert squeeze("run the same command to go on from the newest checkpoint") in squeeze(err)
 
 
 def test_a_bug_of_ours_keeps_its_trace(align: Align, here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

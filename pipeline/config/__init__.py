@@ -1,8 +1,8 @@
 """The typed configuration: one model per section, strict YAML, dotted overrides.
 
 A config file holds one mapping per section (``model``, ``lora``, ``sft``, ``reward``, ``policy``,
-``evaluate``, ``logging``) and a ``seed``; a classic agent's is flat. An unknown key or a wrong value is refused
-with the field, the value and what is allowed.
+``evaluate``, ``checkpoint``, ``logging``) and a ``seed``; a classic agent's is flat. An unknown key or a wrong value
+is refused with the field, the value and what is allowed.
 """
 
 from pipeline.config.agents import (
@@ -27,6 +27,7 @@ from pipeline.config.reading import (
     read_agent,
 )
 from pipeline.config.sections import (
+    CheckpointConfig,
     Config,
     DataConfig,
     EvaluateConfig,
@@ -44,6 +45,7 @@ __all__ = [
     "AGENTS",
     "A2cConfig",
     "AgentConfig",
+    "CheckpointConfig",
     "Config",
     "ConfigError",
     "DataConfig",

@@ -204,6 +204,13 @@ class EvaluateConfig(Section):
     bootstrap: Positive = 2000
 
 
+class CheckpointConfig(Section):
+    """Snapshots of a running stage: after a crash, a kill or Ctrl-C the same command goes on from the newest."""
+
+    seconds: NonNegative = Field(60.0, description="at least this long between two; 0 = after every step")
+    keep: Positive = Field(2, description="how many stay while the stage runs; none afterwards")
+
+
 class LoggingConfig(Section):
     """Where figures go besides metrics.jsonl."""
 
@@ -223,4 +230,5 @@ class Config(Section):
     reward: RewardConfig
     policy: PolicyConfig
     evaluate: EvaluateConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()

@@ -32,14 +32,14 @@ class RewardModelJudge:
 
     def __init__(self, model: RewardModel, *, batch_size: int = 16) -> None:
         self.name, self._model, self._batch_size = model.adapter, model, batch_size
-        self._known: dict[tuple[int, ...], float] = {}
+        self.known: dict[tuple[int, ...], float] = {}  # a text is scored once: equal answers are exactly equal
 
     def score(self, answers: Sequence[Answer]) -> list[float]:
         keys = [(*answer.prompt_ids, *answer.ids) for answer in answers]
-        new = list(dict.fromkeys(key for key in keys if key not in self._known))
+        new = list(dict.fromkeys(key for key in keys if key not in self.known))
         scores = self._model.score_sequences(new, batch_size=self._batch_size).tolist()
-        self._known.update(zip(new, scores, strict=True))
-        return [self._known[key] for key in keys]
+        self.known.update(zip(new, scores, strict=True))
+        return [self.known[key] for key in keys]
 
 
 def outcomes(first: Sequence[float], second: Sequence[float]) -> list[list[float]]:

@@ -25,9 +25,9 @@ def distinct(texts: Sequence[str], n: int) -> float:
     return len(set(found)) / len(found) if found else 0.0
 
 
-def phrases(text: str) -> set[str]:
-    """The different n-grams (n = 1…3) of a text."""
-    return {" ".join(gram) for n in SIZES for gram in ngrams(text, n)}
+def phrases(text: str) -> list[str]:
+    """The different n-grams (n = 1…3) of a text, in the order of their appearance."""
+    return list(dict.fromkeys(" ".join(gram) for n in SIZES for gram in ngrams(text, n)))
 
 
 def shares(texts: Sequence[str]) -> dict[str, float]:
@@ -35,7 +35,7 @@ def shares(texts: Sequence[str]) -> dict[str, float]:
     return _shares([phrases(text) for text in texts])
 
 
-def _shares(found: Sequence[set[str]]) -> dict[str, float]:
+def _shares(found: Sequence[Sequence[str]]) -> dict[str, float]:
     counts = Counter(phrase for one in found for phrase in one)
     return {phrase: count / len(found) for phrase, count in counts.items()}
 
@@ -97,7 +97,7 @@ def overused(
         for gram, share in here.items()
         if share >= minimum and share > factor * there.get(gram, 0.0)
     ]
-    hits.sort(key=lambda hit: (-(hit[1] - hit[2]), len(hit[0])))
+    hits.sort(key=lambda hit: (-(hit[1] - hit[2]), len(hit[0]), hit[0]))
     kept: list[dict[str, float | str]] = []
     for gram, share, other in hits:
         inside = any(f" {row['phrase']} " in f" {gram} " and row["share"] == share for row in kept)

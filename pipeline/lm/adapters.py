@@ -109,7 +109,10 @@ class Adapters:
             folder / "adapter_model.safetensors",
             metadata={"format": "pt"},
         )
-        self._peft.peft_config[name].save_pretrained(str(folder))
+        config: Any = self._peft.peft_config[name]
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)  # or the file would differ from run to run
+        config.save_pretrained(str(folder))
         if name in self.heads:
             state: Mapping[str, Tensor] = self.heads[name].state_dict()
             save_file({key: value.detach().cpu() for key, value in state.items()}, folder / HEAD_FILE)

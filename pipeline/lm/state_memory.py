@@ -1,8 +1,7 @@
-"""Hidden states that are kept: the latest in memory, and if asked, the others in a temporary file."""
+"""Hidden states that are kept: the first ones in memory, and if asked, the others in a temporary file."""
 
 import os
 import tempfile
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -14,17 +13,21 @@ Key = tuple[int, ...]
 
 
 class StateMemory:
-    """States by token ids. A sequence's states never change, so what stands in the file is never written again.
+    """States by token ids, each kept as it was computed first.
+
+    Those that come first stay. Who passes over many sequences in the same order again and again would find none of
+    them if the latest drove out the oldest. And what is kept doesn't depend on what was asked for later: a run that
+    goes on after a crash keeps the very same.
 
     Args:
-        budget: bytes kept in memory; the least recently stored leave first.
-        folder: where those that leave are written, to a file without a name that vanishes with the process; None =
-            they are forgotten.
+        budget: bytes kept in memory; once a state doesn't fit, no later one is kept there.
+        folder: where the others are written, to a file without a name that vanishes with the process; None = they are
+            not kept.
     """
 
     def __init__(self, budget: int, folder: str | Path | None = None) -> None:
-        self._budget, self._bytes = budget, 0
-        self._near: OrderedDict[Key, Tensor] = OrderedDict()
+        self._budget, self._left, self._full = budget, budget, False
+        self._near: dict[Key, Tensor] = {}
         self._far: dict[Key, tuple[int, torch.Size, torch.dtype, torch.device]] = {}  # where in the file
         self._file: IO[bytes] | None = None
         if folder is not None:
@@ -35,28 +38,33 @@ class StateMemory:
         return key in self._near or key in self._far
 
     def __len__(self) -> int:
-        return len(self._near.keys() | self._far.keys())
+        return len(self._near) + len(self._far)
 
     def __getitem__(self, key: Key) -> Tensor:
         return self._near[key] if key in self._near else self._read(key)
 
+    @property
+    def full(self) -> bool:
+        """Whether no further state would be kept, in memory or in a file."""
+        return self._full and self._file is None
+
     def keep(self, key: Sequence[int], state: Tensor) -> None:
-        """Store the states of one sequence."""
+        """Store the states of one sequence, unless they are there or there is no room."""
         key = tuple(key)
-        before = self._near.pop(key, None)
-        self._bytes += state.nbytes - (0 if before is None else before.nbytes)
-        self._near[key] = state
-        while self._bytes > self._budget:
-            old, leaving = self._near.popitem(last=False)
-            self._bytes -= leaving.nbytes
-            if self._file is not None and old not in self._far:
-                self._write(old, leaving)
+        if key in self:
+            return
+        self._full = self._full or state.nbytes > self._left
+        if not self._full:
+            self._left -= state.nbytes
+            self._near[key] = state
+        elif self._file is not None:
+            self._write(key, state)
 
     def clear(self) -> None:
         """Forget everything."""
         self._near.clear()
         self._far.clear()
-        self._bytes = 0
+        self._left, self._full = self._budget, False
         if self._file is not None:
             self._file.seek(0)
             self._file.truncate()

@@ -66,6 +66,11 @@ class LowerTrunk:
         """The first layer that may carry an adapter."""
         return self._boundary
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more would be kept."""
+        return self._memory.full
+
     def remember(self, sequence: Sequence[int], states: Tensor) -> None:
         """Keep states [length,D] that somebody else computed: sampling passes by the boundary anyway."""
         self._memory.keep(sequence, states)

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, dump_config
 from pipeline.lm.generate import give_back
 from pipeline.progress import say
@@ -11,6 +12,7 @@ from pipeline.rundir import STAGES, RunDir, StageResult, fingerprint
 from pipeline.stages import evaluate, policy, reward, sft
 from pipeline.stages.inputs import source_hash
 from pipeline.stages.tracking import track
+from pipeline.stopping import stopping
 
 SHARED = ("seed", "model", "lora")
 NEEDS = {"sft": (), "reward": ("sft",), "policy": ("sft", "reward"), "evaluate": ("sft", "reward", "policy")}
@@ -32,30 +34,38 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
     assert config.run_dir is not None
     run_dir = RunDir(config.run_dir)
     run_dir.create(dump_config(config))
-    for stage in stages:
-        mark = stage_fingerprint(config, run_dir, stage)
-        done = None if force else run_dir.result(stage)
-        if done is not None and done.fingerprint == mark:
-            say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
-            continue
-        run_stage(config, run_dir, stage, mark)
+    with stopping():
+        for stage in stages:
+            mark = stage_fingerprint(config, run_dir, stage)
+            done = None if force else run_dir.result(stage)
+            if done is not None and done.fingerprint == mark:
+                say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
+                continue
+            run_stage(config, run_dir, stage, mark, resume=not force)
     return run_dir
 
 
-def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str) -> StageResult:
-    """Run one stage into an empty folder."""
+def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str, *, resume: bool = True) -> StageResult:
+    """Run one stage, from its newest checkpoint where an interrupted run left one.
+
+    Raises:
+        RunError: the folder can't be written (any more).
+    """
     gc.collect()  # the model of the stage before is full of cycles; without this, two of them stay in memory
     give_back()
-    out = run_dir.open_stage(stage, mark)
+    out = run_dir.open_stage(stage, mark, resume=resume)
+    visible = config.logging.progress
+    checkpoints = Checkpoints(out, **config.checkpoint.model_dump(), visible=visible)
     with track(config, run_dir, out):
         if stage == "sft":
-            result = sft.run(config, out)
+            result = sft.run(config, out, checkpoints)
         else:
-            result = {"reward": reward, "policy": policy, "evaluate": evaluate}[stage].run(config, run_dir, out)
+            chosen = {"reward": reward, "policy": policy, "evaluate": evaluate}[stage]
+            result = chosen.run(config, run_dir, out, checkpoints)
     say(
         f"{stage}: done in {result.seconds:.0f} s, peak {result.peak_rss_mb:.0f} MB"
         + (f", {result.peak_gpu_mb:.0f} MB on the GPU" if result.peak_gpu_mb is not None else ""),
-        visible=config.logging.progress,
+        visible=visible,
     )
     return result
 

@@ -1,10 +1,12 @@
 """Did the model get better? Base, SFT and policy answer the same held-out prompts; an independent judge compares."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config
 from pipeline.evaluation.compare import compare, describe, pick_best
 from pipeline.evaluation.judges import Answer, RewardModelJudge
@@ -28,7 +30,7 @@ PAIRS = (
 )
 
 
-def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
+def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
     """Sample, judge, compare."""
     cfg = config.evaluate
     source = read(config, cfg.data, "prompts")
@@ -53,15 +55,31 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
         systems["best_of_n"] = ("sft", cfg.best_of)
     answers: dict[str, list[Answer]] = {}
     divergence: dict[str, float] = {}
-    total = sum(len(prompts) * count for _, count in systems.values())
-    with bar("evaluate", total, visible=config.logging.progress) as progress:
+    before = checkpoints.latest("evaluate")
+    if before is not None:
+        answers = {name: [Answer(**row) for row in rows] for name, rows in before["answers"].items()}
+        divergence, reward.known, judge.known = before["divergence"], before["rewards"], before["scores"]
+
+    def state() -> dict[str, Any]:
+        rows = {name: [asdict(answer) for answer in found] for name, found in answers.items()}
+        return {"answers": rows, "divergence": divergence, "rewards": reward.known, "scores": judge.known}
+
+    total, done = (sum(len(prompts) * systems[name][1] for name in names) for names in (systems, answers))
+    with bar("evaluate", total, visible=config.logging.progress, done=done) as progress:
         for offset, (name, (adapter, count)) in enumerate(systems.items()):
+            if name in answers:
+                continue
             # Different noise for each system: best-of-n must not contain the very answer it is compared with.
             generator = torch.Generator(backbone.device).manual_seed(config.seed + offset)
             groups, parts = sample(backbone, adapter, prompts, count, config, generator, progress)
             answers[name] = pick_best(groups, reward) if count > 1 else [group[0] for group in groups]
             if name == "policy":
                 divergence = kl_to_reference(backbone, parts, config)
+            for one in (judge, reward):
+                one.score(answers[name])
+            if backbone.lower is not None:
+                backbone.lower.forget()  # or the next system's figures would depend on this one's in the last digit
+            checkpoints.step("evaluate", state)
     scores = {name: judge.score(rows) for name, rows in answers.items()}
     rewards = {name: reward.score(rows) for name, rows in answers.items()}
     rates = compare(scores, PAIRS, resamples=cfg.bootstrap, seed=config.seed)

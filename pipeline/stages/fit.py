@@ -2,14 +2,16 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.checkpoints import Checkpoints, overwrite
 from pipeline.config import ConfigError, FitConfig
+from pipeline.lm.backbone import Backbone
 from pipeline.progress import bar
 from pipeline.rl.gradients import clip_gradients
 from pipeline.rundir import StageDir
@@ -29,6 +31,7 @@ class Task:
         validate: figures on held-out examples, without gradient; must contain `metric`.
         metric: the figure that chooses the best epoch.
         higher_is_better: its direction.
+        prepare: done before anything else, also by a run that goes on.
     """
 
     examples: Sequence[Any]
@@ -38,6 +41,70 @@ class Task:
     validate: Callable[[], dict[str, float]]
     metric: str
     higher_is_better: bool = False
+    prepare: Callable[[], None] = lambda: None
+
+
+class Fitting:
+    """A task under way: optimiser, schedule, order and best epoch, all that must be kept to go on exactly."""
+
+    def __init__(self, task: Task, parameters: list[nn.Parameter], cfg: FitConfig, seed: int) -> None:
+        self.task, self.parameters, self.cfg = task, parameters, cfg
+        self.per_epoch = -(-len(task.examples) // cfg.batch_size)
+        self.total = self.per_epoch * cfg.epochs
+        self.optimizer = torch.optim.AdamW(parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
+        factor = _warm_then_linear(self.total, cfg.warmup_fraction)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.epoch, self.step = 1, 0
+        self._order = random.Random(seed)
+        self._order_then = self._order.getstate()  # at the beginning of the epoch
+        self.before: dict[str, float] = {}
+        self.best: dict[str, Any] = {"epoch": 0}
+        self._kept: list[Tensor] = []
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes."""
+        return {
+            "parameters": list(self.parameters),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "order": self._order_then,
+            "before": self.before,
+            "best": self.best,
+            "kept": self._kept,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what another process left."""
+        overwrite(self.parameters, state["parameters"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._order.setstate(state["order"])
+        self._order_then = state["order"]
+        self.before, self.best = state["before"], state["best"]
+        self._kept = [value.to(p.device) for p, value in zip(self.parameters, state["kept"], strict=True)]
+
+    def batches(self) -> list[list[Any]]:
+        """What is left of this epoch."""
+        self._order_then = self._order.getstate()
+        all_of_it = grouped_batches(self.task.examples, self.task.length, self.cfg.batch_size, self._order)
+        return all_of_it[self.step - (self.epoch - 1) * self.per_epoch :]
+
+    def validate(self) -> dict[str, float]:
+        """Figures on held-out examples; the weights are kept if they are the best of a whole epoch so far."""
+        figures = self.task.validate()
+        sign = 1 if self.task.higher_is_better else -1
+        trained = self.epoch if self.step else 0
+        if self.best["epoch"] == 0 or sign * figures[self.task.metric] > sign * self.best[self.task.metric]:
+            self.best = {"epoch": trained, **figures}
+            self._kept = [p.detach().clone() for p in self.parameters]
+        return figures
+
+    def keep_best(self) -> None:
+        """Put the best epoch's weights back."""
+        overwrite(self.parameters, self._kept)
 
 
 def fit(
@@ -48,6 +115,7 @@ def fit(
     *,
     name: str,
     seed: int,
+    checkpoints: Checkpoints,
     visible: bool,
 ) -> dict[str, Any]:
     """Train `parameters` on `task` and leave them at their best epoch.
@@ -62,35 +130,53 @@ def fit(
     """
     if not task.examples:
         raise ConfigError(f"{name}: no training examples; give more data or lower validation")
-    rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
-    per_epoch = -(-len(task.examples) // cfg.batch_size)
-    total = per_epoch * cfg.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_then_linear(total, cfg.warmup_fraction))
-    before = task.validate()
-    out.log(0, {f"{name}/validation_{key}": value for key, value in before.items()})
-    sign = 1 if task.higher_is_better else -1
-    best: dict[str, Any] = {"epoch": 0, **before}
-    kept = [p.detach().clone() for p in parameters]
-    step = 0
-    with bar(name, total, visible=visible) as progress:
-        for epoch in range(1, cfg.epochs + 1):
-            for batch in grouped_batches(task.examples, task.length, cfg.batch_size, rng):
-                loss, norm = _step(task, batch, parameters, optimizer, cfg)
-                rate = schedule.get_last_lr()[0]
-                schedule.step()
-                step += 1
-                out.log(step, {f"{name}/loss": loss, f"{name}/grad_norm": norm, f"{name}/learning_rate": rate})
-                progress.advance(figures={"epoch": epoch, "loss": loss})
-            figures = task.validate()
-            out.log(step, {f"{name}/epoch": epoch, **{f"{name}/validation_{k}": v for k, v in figures.items()}})
-            if best["epoch"] == 0 or sign * figures[task.metric] > sign * best[task.metric]:
-                best = {"epoch": epoch, **figures}
-                kept = [p.detach().clone() for p in parameters]
-    with torch.no_grad():
-        for parameter, value in zip(parameters, kept, strict=True):
-            parameter.copy_(value)
-    return {**best, "steps": step, "before": before}
+    task.prepare()
+    fitting = Fitting(task, parameters, cfg, seed)
+    state = checkpoints.latest(name)
+    if state is not None:
+        fitting.restore(state)
+    else:
+        fitting.before = fitting.validate()
+        out.log(0, {f"{name}/validation_{key}": value for key, value in fitting.before.items()})
+    finished = fitting.epoch > cfg.epochs  # and kept already: what the process before was killed in came later
+    with bar(name, fitting.total, visible=visible, done=fitting.step) as progress:
+        while fitting.epoch <= cfg.epochs:
+            for batch in fitting.batches():
+                loss, norm = _step(task, batch, parameters, fitting.optimizer, cfg)
+                rate = fitting.schedule.get_last_lr()[0]
+                fitting.schedule.step()
+                fitting.step += 1
+                out.log(fitting.step, {f"{name}/loss": loss, f"{name}/grad_norm": norm, f"{name}/learning_rate": rate})
+                progress.advance(figures={"epoch": fitting.epoch, "loss": loss})
+                checkpoints.step(name, fitting.state)
+            figures = fitting.validate()
+            validation = {f"{name}/validation_{key}": value for key, value in figures.items()}
+            out.log(fitting.step, {f"{name}/epoch": fitting.epoch, **validation})
+            fitting.epoch += 1
+    if not finished:
+        checkpoints.save(name, fitting.state())
+    fitting.keep_best()
+    return {**fitting.best, "steps": fitting.step, "before": fitting.before}
+
+
+def compute_lower(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_size: int, *, visible: bool) -> None:
+    """Run the layers below the adapters once over what every epoch will come back to, as far as it can be kept.
+
+    The order is the sequences' own, so that a run that goes on after a crash finds the same states, bit by bit: what a
+    sequence is computed together with shows in its last digits.
+    """
+    lower = backbone.lower
+    if lower is None:
+        return
+    lower.forget()
+    ordered = sorted({tuple(sequence) for sequence in sequences})
+    with bar("layers below the adapters", len(ordered), visible=visible) as progress:
+        for start in range(0, len(ordered), batch_size):
+            if lower.full:
+                break
+            part = ordered[start : start + batch_size]
+            lower.states(part)
+            progress.advance(len(part))
 
 
 def _step(

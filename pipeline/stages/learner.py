@@ -1,10 +1,12 @@
 """What learns in the policy stage, and how each algorithm makes it learn: advantages, loss, normaliser."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.checkpoints import overwrite
 from pipeline.config import PolicyConfig
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import LanguagePolicy, rollout_values
@@ -38,7 +40,8 @@ class Learner:
         roles = self.policy.trainable_parameters()
         rates = {"policy": cfg.learning_rate, "critic": cfg.critic_learning_rate}
         groups = [{"params": parameters, "lr": rates[role]} for role, parameters in roles.items()]
-        self.trainable = sum(p.numel() for parameters in roles.values() for p in parameters)
+        self._parameters = [p for parameters in roles.values() for p in parameters]
+        self.trainable = sum(p.numel() for p in self._parameters)
         self.optimizer = torch.optim.AdamW(groups, eps=cfg.adam_eps, weight_decay=0.0)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(cfg, step))
         self.controller = AdaptiveKL(cfg.kl_coef, cfg.kl_target, cfg.kl_horizon) if cfg.kl_target else None
@@ -47,6 +50,27 @@ class Learner:
         )
         self.sampler = torch.Generator(backbone.device).manual_seed(seed)
         self.permutations = torch.Generator().manual_seed(seed)
+
+    def state(self) -> dict[str, Any]:
+        """All that must be kept to go on exactly, as `restore` takes it."""
+        return {
+            "parameters": self._parameters,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "controller": None if self.controller is None else self.controller.state_dict(),
+            "sampler": self.sampler.get_state(),
+            "permutations": self.permutations.get_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what another process left."""
+        overwrite(self._parameters, state["parameters"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.controller is not None:
+            self.controller.load_state_dict(state["controller"])
+        self.sampler.set_state(state["sampler"])
+        self.permutations.set_state(state["permutations"])
 
     @property
     def kl_coef(self) -> float:

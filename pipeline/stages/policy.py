@@ -7,11 +7,13 @@ and the normaliser only.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, PolicyConfig
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
@@ -27,9 +29,9 @@ from pipeline.stages.policy_log import Clock, figures, outcome, sample_rows
 from pipeline.stages.score import Score
 
 
-def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
+def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
     """Optimise the policy against a frozen reward model."""
-    cfg = config.policy
+    cfg, visible = config.policy, config.logging.progress
     torch.manual_seed(config.seed)
     source = read(config, cfg.data, "prompts")
     backbone = load_adapters(config, run_dir)
@@ -38,14 +40,25 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     texts = demonstrations(config) if cfg.stock_phrase_coef else ()
     score = Score(RewardModel(backbone, "reward"), cfg, texts)
     history: list[dict[str, float]] = []
-    with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=config.logging.progress) as progress:
-        for step, batch in enumerate(prompt_batches(encoded, cfg.prompts_per_step, cfg.steps, config.seed), start=1):
+
+    def state() -> dict[str, Any]:
+        return {"history": history, "learner": learner.state(), "score": score.state()}
+
+    before = checkpoints.latest("policy")
+    if before is not None:
+        history = before["history"]
+        learner.restore(before["learner"])
+        score.restore(before["score"])
+    batches = prompt_batches(encoded, cfg.prompts_per_step, cfg.steps, config.seed)
+    with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=visible, done=len(history)) as progress:
+        for step, batch in islice(enumerate(batches, start=1), len(history), None):
             rollout, scores, kl, row = iterate(learner, score, [ids for _, ids in batch], step)
             out.log(step, row)
             history.append(row)
             if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps:
                 out.sample(sample_rows(step, batch, rollout, scores, kl, cfg.group_size, backbone))
             progress.advance(figures={name: row[f"objective/{name}"] for name in ("score", "kl", "tokens", "eos_rate")})
+            checkpoints.step("policy", state)
     metrics = outcome(history) | {"algorithm": cfg.algorithm, "steps": cfg.steps}
     return out.finish(
         metrics | {"trainable_parameters": learner.trainable},

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, ConfigError, RewardConfig
 from pipeline.data.splits import split_by_prompt
 from pipeline.evaluation.statistics import wilson
@@ -19,14 +20,14 @@ from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
 from pipeline.rl.losses import pairwise_loss
 from pipeline.rundir import RunDir, StageDir, StageResult
-from pipeline.stages.fit import Task, fit
+from pipeline.stages.fit import Task, compute_lower, fit
 from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read
 
 Pairs = Sequence[EncodedPair]
 SAMPLED_AT_ONCE = 48  # calibration prompts in one batch
 
 
-def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
+def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
     """Train the reward model (and the judge), each starting from a copy of the SFT adapter."""
     cfg = config.reward
     source = read(config, cfg.data, "preferences")
@@ -40,7 +41,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir) -> StageResult:
     metrics: dict[str, Any] = {}
     for offset, name in enumerate(["reward", "judge"] if cfg.judge else ["reward"]):
         torch.manual_seed(config.seed + offset)
-        model, best = train(backbone, name, encoded[name], encoded[f"{name}_validation"], config, out)
+        model, best = train(backbone, name, encoded[name], encoded[f"{name}_validation"], config, out, checkpoints)
         statistics = _standardise(model, answers, 2 * cfg.microbatch_size)
         figures = best | accuracy(model, encoded["test"] or encoded[f"{name}_validation"], cfg.microbatch_size)
         metrics |= {f"{'' if name == 'reward' else 'judge_'}{key}": value for key, value in figures.items()}
@@ -71,10 +72,16 @@ def split_pairs(rows: Sequence[Any], cfg: RewardConfig, seed: int) -> dict[str, 
 
 
 def train(
-    backbone: Backbone, name: str, pairs: Pairs, held: Pairs, config: Config, out: StageDir
+    backbone: Backbone,
+    name: str,
+    pairs: Pairs,
+    held: Pairs,
+    config: Config,
+    out: StageDir,
+    checkpoints: Checkpoints,
 ) -> tuple[RewardModel, dict[str, Any]]:
     """Fit one reward model, starting from a copy of the SFT adapter; returns it with the figures of its best epoch."""
-    cfg = config.reward
+    cfg, visible = config.reward, config.logging.progress
     backbone.adapters.clone("sft", name)
     backbone.adapters.add_head(name)
     parameters = backbone.adapters.train_only(name)
@@ -91,8 +98,14 @@ def train(
         loss=loss,
         validate=lambda: _validation(model, held or pairs, cfg),
         metric="loss",
+        prepare=lambda: compute_lower(
+            backbone,
+            [sequence for pair in pairs for sequence in (pair.chosen, pair.rejected)],
+            2 * cfg.microbatch_size,
+            visible=visible,
+        ),
     )
-    best = fit(task, parameters, cfg, out, name=name, seed=config.seed, visible=config.logging.progress)
+    best = fit(task, parameters, cfg, out, name=name, seed=config.seed, checkpoints=checkpoints, visible=visible)
     return model, {
         "validation_accuracy": best["accuracy"],
         "validation_loss": best["loss"],

@@ -1,6 +1,7 @@
 """What a completion is worth to the policy: the reward model's score, after the rules that the config sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,15 @@ class Score:
     def __init__(self, reward_model: RewardModel, cfg: PolicyConfig, demonstrations: Sequence[str] = ()) -> None:
         self._model, self._cfg = reward_model, cfg
         self._stock = StockPhrases(demonstrations) if cfg.stock_phrase_coef else None
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers of earlier steps."""
+        return {"recent": None if self._stock is None else self._stock.recent}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what another process remembered."""
+        if self._stock is not None:
+            self._stock.recent = state["recent"]
 
     def __call__(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
         """The reward model's scores [B], what the policy is paid [B], and figures of what was taken off."""

@@ -6,18 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config
 from pipeline.data.splits import split_by_prompt
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.chat import Encoded
 from pipeline.rundir import StageDir, StageResult
-from pipeline.stages.fit import Task, fit
+from pipeline.stages.fit import Task, compute_lower, fit
 from pipeline.stages.inputs import Source, encode_demonstrations, load_backbone, machine, read
 
 
-def run(config: Config, out: StageDir) -> StageResult:
+def run(config: Config, out: StageDir, checkpoints: Checkpoints) -> StageResult:
     """Fine-tune on demonstrations; keeps the epoch with the lowest held-out loss."""
-    cfg = config.sft
+    cfg, visible = config.sft, config.logging.progress
     torch.manual_seed(config.seed)
     source = read(config, cfg.data, "demonstrations")
     backbone = load_backbone(config)
@@ -40,8 +41,11 @@ def run(config: Config, out: StageDir) -> StageResult:
         loss=loss,
         validate=lambda: {"loss": mean_nll(backbone, "sft", held or train, cfg.microbatch_size)},
         metric="loss",
+        prepare=lambda: compute_lower(
+            backbone, [example.ids for example in train], cfg.microbatch_size, visible=visible
+        ),
     )
-    best = fit(task, parameters, cfg, out, name="sft", seed=config.seed, visible=config.logging.progress)
+    best = fit(task, parameters, cfg, out, name="sft", seed=config.seed, checkpoints=checkpoints, visible=visible)
     backbone.save("sft", out.path / "adapter", role={"role": "sft"})
     metrics = {
         "loss_before": best["before"]["loss"],

@@ -14,9 +14,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, load_config
+from pipeline.machine import peak_rss_mb
 from pipeline.progress import bar
-from pipeline.rundir import StageDir, peak_rss_mb
+from pipeline.rundir import StageDir
 
 WIDTH = 150  # columns that the widest table needs
 Side = Callable[[Config, dict[str, list[Any]]], dict[str, Any]]
@@ -75,12 +77,13 @@ def compare(
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
-def timed(stage: str, run: Callable[[StageDir], Any]) -> tuple[Any, float]:
+def timed(stage: str, run: Callable[[StageDir, Checkpoints], Any]) -> tuple[Any, float]:
     """What `run` gives, in a stage's folder that is thrown away, and how many seconds it took."""
     with tempfile.TemporaryDirectory() as folder:
         out = StageDir(Path(folder) / stage, stage, "")
+        checkpoints = Checkpoints(out)
         start = time.perf_counter()
-        return run(out), time.perf_counter() - start
+        return run(out, checkpoints), time.perf_counter() - start
 
 
 def memory(device: str) -> dict[str, float]:

@@ -138,6 +138,7 @@ def test_what_was_remembered_is_used(split: Backbone) -> None:
     """A planted state shows in the output."""
     assert split.lower is not None
     before = split.states("policy", [[5, 6]]).packed
+    split.lower.forget()
     split.lower.remember([5, 6], torch.zeros(2, 32))
     assert not torch.equal(before, split.states("policy", [[5, 6]]).packed)
     split.lower.forget()

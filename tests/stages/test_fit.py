@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import DataConfig, FitConfig
 from pipeline.rundir import StageDir, read_jsonl
 from pipeline.stages.fit import Task, fit, grouped_batches
@@ -44,7 +45,16 @@ def run(tmp_path: Path, cfg: FitConfig, validation: Sequence[float] = (), **chan
     """Fitted weight, result and logged rows."""
     weight = nn.Parameter(torch.zeros(()))
     out = StageDir(tmp_path / "stage", "sft", "mark")
-    best = fit(task(weight, validation, **changes), [weight], cfg, out, name="sft", seed=0, visible=False)
+    best = fit(
+        task(weight, validation, **changes),
+        [weight],
+        cfg,
+        out,
+        name="sft",
+        seed=0,
+        checkpoints=Checkpoints(out),
+        visible=False,
+    )
     return weight.item(), best, read_jsonl(out.path / "metrics.jsonl")
 
 
@@ -78,7 +88,7 @@ def test_the_best_epoch_is_kept(tmp_path: Path, higher: bool, best: int) -> None
 
     out = StageDir(tmp_path / "stage", "sft", "mark")
     plan = task(weight, validate=validate, higher_is_better=higher)
-    found = fit(plan, [weight], config(epochs=3), out, name="sft", seed=0, visible=False)
+    found = fit(plan, [weight], config(epochs=3), out, name="sft", seed=0, checkpoints=Checkpoints(out), visible=False)
     assert found["epoch"] == best
     assert weight.item() == weights[best]
     assert len(set(weights)) == 4
@@ -97,7 +107,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path, bad: fl
     out = StageDir(tmp_path / "stage", "sft", "mark")
     plan = task(weight, loss=lambda batch: weight * bad + bad)
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
-        fit(plan, [weight], config(), out, name="sft", seed=0, visible=False)
+        fit(plan, [weight], config(), out, name="sft", seed=0, checkpoints=Checkpoints(out), visible=False)
     assert weight.item() == 0.0
     assert weight.grad is None
 
@@ -108,7 +118,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> 
     out = StageDir(tmp_path / "stage", "sft", "mark")
     plan = task(weight, loss=lambda batch: weight.sqrt())
     with pytest.raises(FloatingPointError):
-        fit(plan, [weight], config(), out, name="sft", seed=0, visible=False)
+        fit(plan, [weight], config(), out, name="sft", seed=0, checkpoints=Checkpoints(out), visible=False)
     assert math.isfinite(weight.item())
 
 

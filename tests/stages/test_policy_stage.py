@@ -12,6 +12,7 @@ import torch
 from torch.testing import assert_close
 from transformers import LlamaConfig
 
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, parse_config
 from pipeline.lm.policy import LanguagePolicy
 from pipeline.lm.reward import RewardModel
@@ -141,7 +142,7 @@ def before(cache: Path, model: str, tmp_path_factory: pytest.TempPathFactory) ->
 def train(before: RunDir, cfg: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Metrics of the result and the rows of metrics.jsonl."""
     out = before.open_stage("policy", "mark")
-    result = stage.run(cfg, before, out)
+    result = stage.run(cfg, before, out, Checkpoints(out))
     return result.metrics, read_jsonl(out.path / "metrics.jsonl")
 
 
