@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pipeline.config import Config, ConfigError, load_config
+from pipeline.config import Config, ConfigError
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
-from pipeline.rundir import RunDir, RunError
-from pipeline.stages.inputs import load_backbone
+from pipeline.rundir import RunError
+from pipeline.stages.inputs import load_backbone, open_run
 
 ADAPTERS = {"base": None, "sft": "sft", "policy": "policy"}
 HELP = "/base /sft /policy switch · /all asks all three · /new forgets the conversation · /quit leaves"
@@ -25,16 +25,12 @@ def converse(run_path: Path, model: str, temperature: float | None, max_new_toke
     """
     if model not in ADAPTERS:
         raise ConfigError(f"--model {model!r}: choose base, sft or policy")
-    config_file = run_path / "config.yaml"
-    if not config_file.is_file():
-        raise RunError(f"no run at {run_path}: config.yaml is missing; give the folder of a run")
-    config = load_config(config_file, [f"run_dir={run_path}"])
-    run_dir = RunDir(run_path)
+    config, run_dir = open_run(run_path)
     backbone = load_backbone(config)
     available = ["base"]
     for name in ("sft", "policy"):
         if run_dir.result(name) is not None:
-            backbone.adapters.load(name, run_dir.artifact(name, name))
+            backbone.restore(name, run_dir.artifact(name, name))
             available.append(name)
     if model not in available:
         raise RunError(f"{run_path} has no finished {model} stage; there is {', '.join(available)}")

@@ -91,6 +91,49 @@ def report(config: ConfigPath, overrides: Overrides = None) -> None:
     _write_report(Path(loaded.run_dir))
 
 
+@app.command()
+def data(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+) -> None:
+    """Look at the data before training: schemas, lengths, bad rows, repeats, leaks between sets, length bias, template.
+
+    Needs the model's tokenizer only. Rows that can't be used go to RUN_DIR/quarantine.jsonl, with line and reason.
+    """
+    loaded = load_config(config, overrides or ())
+    from pipeline.stages.doctor import examine
+
+    found = examine(loaded)
+    if as_json:
+        typer.echo(json.dumps(found.figures(), ensure_ascii=False))
+        return
+    from pipeline.terminal import show_diagnosis
+
+    show_diagnosis(found)
+
+
+@app.command()
+def selftest(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+) -> None:
+    """Does the mathematics hold on this machine? Five checks with known answers, in a minute or less."""
+    from pipeline.selftest import selftest as run_checks
+
+    found = run_checks(device, dtype, visible=not as_json)
+    if as_json:
+        rows = {one.name: {"measured": one.measured, "limit": one.limit, "holds": one.holds} for one in found}
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+    else:
+        from pipeline.terminal import show_checks
+
+        show_checks(found)
+    if not all(one.holds for one in found):
+        raise typer.Exit(1)
+
+
 @app.command("config")
 def show_config(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: defaults, file and overrides together."""
@@ -125,6 +168,14 @@ def chat(
     from pipeline.chat import converse
 
     converse(run_path, model, temperature, max_new_tokens)
+
+
+@app.command()
+def replay(run_path: RunPath) -> None:
+    """Look at the batch on which policy optimisation met a NaN: each completion's figures, and the weights."""
+    from pipeline.stages.replay import replay
+
+    replay(run_path)
 
 
 def _write_report(run_dir: Path) -> None:

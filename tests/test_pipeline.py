@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.rundir import STAGES, RunDir, read_jsonl, summary
+from tests.conftest import Align
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTED = (
@@ -203,3 +204,23 @@ def test_one_seed_one_result_another_seed_another(run: RunDir, tmp_path: Path, c
     other = figures(align(tmp_path / "other", cache, "seed=1"))
     for stage in STAGES:
         assert other[f"{stage} result"] != again[f"{stage} result"]
+
+
+def test_a_closed_gate_stops_the_run_and_its_name_opens_it(
+    run_align: Align, at_root: Path, run: RunDir, cache: Path, tmp_path: Path
+) -> None:
+    """Nothing that was computed is computed again, and the report tells."""
+    folder = tmp_path / "run"
+    shutil.copytree(run.path, folder)
+    shutil.rmtree(folder / "policy")
+    arguments = ["run", "configs/smoke.yaml", f"run_dir={folder}", f"model.cache_dir={cache}", "logging.progress=false"]
+    before = (folder / "reward" / "result.json").read_bytes()
+    code, _, err = run_align(*arguments, "gates.skip=[sft_ends]")
+    assert code == 2
+    assert "reward_beats_chance" in err
+    assert "gates.skip=[reward_beats_chance" in "".join(err.split("\n"))
+    assert not (folder / "policy").exists()
+    code, _, _ = run_align(*arguments)
+    assert code == 0
+    assert (folder / "reward" / "result.json").read_bytes() == before
+    assert "passed over (gates.skip)" in (folder / "report.html").read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
 """The typed configuration: one model per section, strict YAML, dotted overrides.
 
 A config file holds one mapping per section (``model``, ``lora``, ``sft``, ``reward``, ``policy``,
-``evaluate``, ``checkpoint``, ``logging``) and a ``seed``; a classic agent's is flat. An unknown key or a wrong value
-is refused with the field, the value and what is allowed.
+``evaluate``, ``gates``, ``checkpoint``, ``logging``) and a ``seed``; a classic agent's is flat. An unknown key or a
+wrong value is refused with the field, the value and what is allowed.
 """
 
 from pipeline.config.agents import (
@@ -27,11 +27,14 @@ from pipeline.config.reading import (
     read_agent,
 )
 from pipeline.config.sections import (
+    AlarmConfig,
     CheckpointConfig,
     Config,
     DataConfig,
     EvaluateConfig,
     FitConfig,
+    GateName,
+    GatesConfig,
     LoggingConfig,
     LoraSection,
     ModelConfig,
@@ -45,6 +48,7 @@ __all__ = [
     "AGENTS",
     "A2cConfig",
     "AgentConfig",
+    "AlarmConfig",
     "CheckpointConfig",
     "Config",
     "ConfigError",
@@ -53,6 +57,8 @@ __all__ = [
     "EvaluateConfig",
     "Exploring",
     "FitConfig",
+    "GateName",
+    "GatesConfig",
     "LoggingConfig",
     "LoraSection",
     "ModelConfig",

@@ -114,6 +114,26 @@ class SamplingConfig(Section):
     max_new_tokens: Positive = 64
 
 
+AlarmName = Literal["kl", "entropy", "length", "repetition", "over_optimisation"]
+
+
+class AlarmConfig(Section):
+    """When policy optimisation looks wrong; means over the latest steps decide. What stops it also takes it back to
+    the weights that the held-out judge liked best on the training prompts (without a judge: that were paid best)."""
+
+    window: Positive = Field(5, description="steps that are averaged")
+    max_kl: Rate = Field(40.0, description="nats an answer from SFT")
+    min_entropy: Fraction = Field(0.2, description="share of the first steps' entropy")
+    max_length_change: Annotated[float, Field(ge=1)] = Field(2.0, description="times longer or shorter than at first")
+    max_repetition: Fraction = Field(0.3, description="share of an answer's three-word phrases that it said before")
+    max_judge_drop: Rate = Field(
+        0.5, description="deviations that the judge's score may fall below its best while the reward model's rises"
+    )
+    stop: list[AlarmName] = Field(
+        ["kl", "entropy", "repetition", "over_optimisation"], description="alarms that end the stage; the others warn"
+    )
+
+
 class PolicyConfig(Section):
     """Policy optimisation against the frozen reward model."""
 
@@ -172,6 +192,7 @@ class PolicyConfig(Section):
     stock_phrase_coef: NonNegative = Field(
         0.0, description="price of the phrases that the policy comes to over-use against the SFT demonstrations"
     )
+    alarms: AlarmConfig = AlarmConfig()
     max_prompt_length: Positive = 256
     sample_every: Positive = Field(5, description="steps between rows of samples.jsonl")
 
@@ -204,6 +225,24 @@ class EvaluateConfig(Section):
     bootstrap: Positive = 2000
 
 
+GateName = Literal[
+    "sft_rows",
+    "sft_learns",
+    "sft_ends",
+    "reward_beats_chance",
+    "reward_beats_length",
+    "score_alone",
+    "starts_at_reference",
+    "first_ratio",
+]
+
+
+class GatesConfig(Section):
+    """What must hold before the next stage builds on a result."""
+
+    skip: list[GateName] = Field(default_factory=list, description="gates to pass over; the report shows them")
+
+
 class CheckpointConfig(Section):
     """Snapshots of a running stage: after a crash, a kill or Ctrl-C the same command goes on from the newest."""
 
@@ -230,5 +269,6 @@ class Config(Section):
     reward: RewardConfig
     policy: PolicyConfig
     evaluate: EvaluateConfig
+    gates: GatesConfig = GatesConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()

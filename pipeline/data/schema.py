@@ -83,6 +83,11 @@ class Prompt:
     meta: Mapping[str, Any]
 
     @property
+    def prompt(self) -> tuple[Message, ...]:
+        """All of it."""
+        return self.messages
+
+    @property
     def key(self) -> str:
         """Normalised text of the prompt, see `prompt_key`."""
         return prompt_key(self.messages)
@@ -97,8 +102,9 @@ def prompt_key(messages: Iterable[Message]) -> str:
     System turns are left out. A stage may add one to its own copy of the data, and the same question under
     another system turn would still be a leak.
     """
-    return "\n".join(_fold(message["content"]) for message in messages if message["role"] != "system")
+    return "\n".join(fold(message["content"]) for message in messages if message["role"] != "system")
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
+    """Text without what doesn't count when two are compared: case, spacing, Unicode forms."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -25,6 +25,12 @@ def distinct(texts: Sequence[str], n: int) -> float:
     return len(set(found)) / len(found) if found else 0.0
 
 
+def repetition(texts: Sequence[str]) -> float:
+    """Share of a text's trigrams that stand in it before, mean over the texts, in [0, 1]; 0 for one without any."""
+    shares = [1 - len(set(found)) / len(found) if (found := ngrams(text, 3)) else 0.0 for text in texts]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
 def phrases(text: str) -> list[str]:
     """The different n-grams (n = 1…3) of a text, in the order of their appearance."""
     return list(dict.fromkeys(" ".join(gram) for n in SIZES for gram in ngrams(text, n)))

@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from pipeline.lm.adapters import Adapters
 from pipeline.lm.chat import ChatFormat
@@ -27,8 +27,8 @@ from pipeline.lm.options import (
     choose_dtype,
     disable_dropout,
     linear_names,
+    load_chat,
     quantization_config,
-    stop_ids,
     unreachable,
 )
 from pipeline.lm.packing import Packing, States, enable
@@ -101,11 +101,10 @@ class Backbone(nn.Module):
             options["quantization_config"] = quantization_config(quantization, options["dtype"])
             options["device_map"] = {"": where}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            chat = load_chat(source, template=chat_template, trust_remote_code=trust_remote_code)
             base: Any = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         except (OSError, ConnectionError) as error:
             raise ModelError(unreachable(name, error)) from None
-        chat = ChatFormat(tokenizer, template=chat_template, stop_ids=stop_ids(base))
         layers = adapted_layers(lora["layers"], base.config.num_hidden_layers)
         config = LoraConfig(
             r=lora["r"],
@@ -141,11 +140,22 @@ class Backbone(nn.Module):
         return self._base.config
 
     def save(self, name: str, folder: str | Path, *, role: Mapping[str, Any] | None = None) -> None:
-        """Write an adapter's folder: PEFT's files, the head, the tokenizer with its template, and `role` as JSON."""
+        """Write an adapter's folder: PEFT's files, the head, the tokenizer with its template, the contract that goes
+        with it, and `role` as JSON."""
         self.adapters.save(name, folder)
-        self.chat.tokenizer.save_pretrained(folder)
+        self.chat.save(Path(folder))
         if role is not None:
             (Path(folder) / "role.json").write_text(json.dumps(role, indent=2) + "\n", encoding="utf-8")
+
+    def restore(self, name: str, folder: str | Path) -> None:
+        """Load an adapter that `save` wrote.
+
+        Raises:
+            TemplateError: it was trained on another template, other special tokens or another tokenizer.
+            ModelError: its shape isn't the config's, or its weights don't fit the base.
+        """
+        self.chat.require(Path(folder))
+        self.adapters.load(name, folder)
 
     # ---- forward --------------------------------------------------------------------------------------------
 

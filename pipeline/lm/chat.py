@@ -5,6 +5,8 @@ the assistant's words and the stop token. Prompt and completion are tokenised ap
 so that the tokens a stage trains on are the tokens the policy will emit.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,14 @@ CHATML = (
 PLAIN = (
     "{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
+)
+
+
+CONTRACT = "chat_contract.json"
+# Read by every template and tokenizer: case, numbers, punctuation, letters beyond ASCII, white space, two turns.
+GOLDEN = (
+    {"role": "user", "content": "Was it 3.14, or 42?\n\tTell me  – naïvely."},
+    {"role": "assistant", "content": "It's “both”; I'd say: 日本 & <b>ok</b>!"},
 )
 
 
@@ -66,12 +76,12 @@ class ChatFormat:
 
     def prompt_ids(self, messages: Sequence[Any]) -> list[int]:
         """Tokens of a prompt, up to and including the header of the assistant's turn."""
-        return self._tokens(self._render(messages, add_generation_prompt=True))
+        return self._tokens(self.render(messages, add_generation_prompt=True))
 
     def completion_ids(self, messages: Sequence[Any], answer: str) -> list[int]:
         """Tokens of `answer` after `messages`, ending with the stop token the template puts there (or EOS)."""
-        prefix = self._render(messages, add_generation_prompt=True)
-        whole = self._render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        prefix = self.render(messages, add_generation_prompt=True)
+        whole = self.render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
         if not whole.startswith(prefix):
             raise TemplateError(
                 "the chat template renders a prompt differently once the answer follows, so no completion can be "
@@ -97,6 +107,42 @@ class ChatFormat:
             supervised += [False] * len(context) + [True] * len(answer)
         return Encoded(ids, supervised)
 
+    def contract(self) -> dict[str, Any]:
+        """What an adapter's training took for granted: the template, the special tokens, and how some text is read."""
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        question, answer = GOLDEN
+        return {
+            "chat_template_sha256": hashlib.sha256(self.tokenizer.chat_template.encode()).hexdigest(),
+            "special_tokens": {name: getattr(self.tokenizer, name) for name in names},
+            "stop_ids": list(self.stop_ids),
+            # Not the whole rendered prompt: some templates put today's date there.
+            "golden_ids": self._tokens(question["content"]),
+            "golden_answer_ids": self.completion_ids([question], answer["content"]),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer with its template, and the contract beside it."""
+        self.tokenizer.save_pretrained(folder)
+        text = json.dumps(self.contract(), indent=2, ensure_ascii=False) + "\n"
+        (folder / CONTRACT).write_text(text, encoding="utf-8")
+
+    def require(self, folder: Path) -> None:
+        """Hold the contract of an adapter's folder against this one; a foreign adapter has none.
+
+        Raises:
+            TemplateError: they differ; names what, and both sides.
+        """
+        if not (folder / CONTRACT).is_file():
+            return
+        ours = self.contract()
+        for name, theirs in json.loads((folder / CONTRACT).read_text(encoding="utf-8")).items():
+            if ours.get(name) != theirs:
+                raise TemplateError(
+                    f"{folder} was trained with {name.replace('_', ' ')} {_short(theirs)}, this run has "
+                    f"{_short(ours.get(name))}: what it reads would not be what it was taught; set model.name and "
+                    "model.chat_template as they were, or repeat the stages"
+                )
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion, without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
@@ -104,12 +150,12 @@ class ChatFormat:
     def _suffix(self, messages: Sequence[Any], index: int, ids: list[int]) -> list[int]:
         """Context tokens before turn `index` when its prompt doesn't retokenise to the same prefix."""
         before = self.tokenizer.decode(ids, skip_special_tokens=False)
-        text = self._render(messages[:index], add_generation_prompt=True)
+        text = self.render(messages[:index], add_generation_prompt=True)
         if not text.startswith(before):
             raise TemplateError("the chat template rewrites earlier turns; use single-turn data or another template")
         return self._tokens(text[len(before) :])
 
-    def _render(self, messages: Sequence[Any], *, add_generation_prompt: bool) -> str:
+    def render(self, messages: Sequence[Any], *, add_generation_prompt: bool) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
@@ -121,3 +167,8 @@ class ChatFormat:
     def _tokens(self, text: str) -> list[int]:
         # The template writes special tokens itself; adding another BOS here would double it.
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

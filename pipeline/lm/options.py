@@ -1,13 +1,14 @@
-"""What a base model is loaded with: device, dtype, quantisation, which layers carry adapters, dropout off."""
+"""What a base model is loaded with: chat format, device, dtype, quantisation, adapted layers, dropout off."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
+from pipeline.lm.chat import ChatFormat
 from pipeline.lm.sources import ModelError
 
 
@@ -68,10 +69,21 @@ def disable_dropout(model: nn.Module) -> None:
             module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
-def stop_ids(model: Any) -> list[int]:
-    """Every end token that the model's generation config names."""
-    stop = getattr(model.generation_config, "eos_token_id", None)
-    return [stop] if isinstance(stop, int) else list(stop or [])
+def load_chat(source: str, *, template: str | None = None, trust_remote_code: bool = False) -> ChatFormat:
+    """The tokenizer of a folder or hub id with its template and every end token that its generation config names.
+
+    Raises:
+        OSError, ConnectionError: not there, or not reachable.
+        TemplateError: no template that can be used.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    try:
+        generation = GenerationConfig.from_pretrained(source)
+    except OSError:  # no file of its own: what the model's config says
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        generation = GenerationConfig.from_model_config(config)
+    stop = generation.eos_token_id
+    return ChatFormat(tokenizer, template=template, stop_ids=[stop] if isinstance(stop, int) else list(stop or []))
 
 
 def quantization_config(kind: str, compute: torch.dtype) -> BitsAndBytesConfig:

@@ -32,15 +32,22 @@ class Curve:
     floor: float | None = None
     color: str = "policy"
     exact: bool = False
+    judge: str | None = None  # the judge's view of the same, drawn beside it
 
 
 SCORE, NATS, TOKEN = "SFT standard deviations", "nats per answer", "nats per token"
 POLICY = (
-    Curve("objective/score", "Reward score", SCORE, "Rises, then levels off; 0 is SFT's mean.", level=0.0),
+    Curve(
+        *("objective/score", "Reward score", SCORE),
+        look="Rises, then levels off; 0 is SFT's mean. If the judge's falls meanwhile, it is gamed.",
+        level=0.0,
+        judge="objective/judge",
+    ),
     Curve("objective/kl", "KL from SFT", NATS, "Grows slowly. A jump means the reward is being gamed."),
     Curve("objective/tokens", "Answer length", "tokens per answer", "Steady. A drift says that length is rewarded."),
     Curve("objective/eos_rate", "Ends by itself", "answers", "Stays high; the others hit the limit.", share=True),
     Curve("objective/stock_phrases", "Stock phrases", "surplus per answer", "Low: what is over-used costs score."),
+    Curve("objective/repetition", "Repetition", "three-word phrases", "Low: said before in the answer.", share=True),
     Curve("policy/entropy", "Entropy", TOKEN, "Falls gently. A collapse means one answer for everything."),
     Curve("policy/clip_fraction", "Clip fraction", "tokens", "A few percent; if more, steps are large.", share=True),
     Curve("policy/approx_kl", "Approximate KL of an update", TOKEN, "Small and steady, around 0.01 or less."),
@@ -91,8 +98,10 @@ def policy(run: Run) -> list[Chart]:
         points = stage.series(curve.key)
         if points and (curve.key != "objective/equal_groups" or any(share for _, share in points)):
             name = curve.key.replace("/", "-").replace("_", "-")
-            line = [Line(curve.title, curve.color, points, exact=curve.exact)]
-            svg = lines(name, line, curve.unit, share=curve.share, level=curve.level, floor=curve.floor)
+            drawn = [Line(curve.title, curve.color, points, exact=curve.exact)]
+            if curve.judge is not None and (beside := stage.series(curve.judge)):
+                drawn.append(Line("judge's score", "judge", beside))
+            svg = lines(name, drawn, curve.unit, share=curve.share, level=curve.level, floor=curve.floor)
             charts.append(Chart(curve.title, curve.look, svg))
     charts[2:2] = _frontier(run)
     return charts + _seconds(stage)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.gates import findings
 from pipeline.report.load import Run
 from pipeline.report.wording import NARROW, STAGE_NAMES, interval, number, percent, system_name
 
@@ -88,7 +89,32 @@ def _unfinished(run: Run) -> str:
 
 def cautions(run: Run) -> list[str]:
     """What a careful reader would ask about, answered from the figures. Empty when there is nothing."""
-    return [sentence for check in (_sample_size, _sft, _best_of, _judge, _reward, _stopping) for sentence in check(run)]
+    return [
+        sentence
+        for check in (_gates, _alarms, _sample_size, _sft, _best_of, _judge, _reward, _stopping)
+        for sentence in check(run)
+    ]
+
+
+def _gates(run: Run) -> list[str]:
+    skipped = (run.config.get("gates") or {}).get("skip") or []
+    closed = [one for stage in run.finished for one in findings(stage.name, stage.metrics) if not one.held]
+    how = {True: "passed over on request", False: "found closed"}
+    return [f"Gate {one.gate.name} was {how[one.gate.name in skipped]}: {one.found}." for one in closed]
+
+
+def _alarms(run: Run) -> list[str]:
+    metrics = run["policy"].metrics
+    found = [
+        f"Policy optimisation raised the alarm {name.replace('_', ' ')} at step {step}."
+        for name, step in metrics.get("alarms", {}).items()
+    ]
+    if metrics.get("stopped_by"):
+        stopped = f"It was stopped at step {metrics['steps']}"
+        back = metrics.get("returned_to")
+        choice = f", and the policy is that of step {back}, chosen by the judge: its win rates flatter it a little"
+        found.append(stopped + (choice if back else "") + ".")
+    return found
 
 
 def _sample_size(run: Run) -> list[str]:

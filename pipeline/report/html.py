@@ -71,6 +71,7 @@ def content(run: Run) -> dict[str, Any]:
         "gallery": samples.gallery(run),
         "training": samples.training_steps(run),
         "cost": [table for table in (tables.cost(run), tables.phases(run)) if table],
+        "gates": tables.held_gates(run),
         "data": tables.data(run),
         "environment": tables.environment(run),
         "config": yaml.safe_dump(local_paths_shortened(run.config), sort_keys=False, allow_unicode=True),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.gates import findings
 from pipeline.report.headline import Comparison, compared, comparisons
 from pipeline.report.load import Run
 from pipeline.report.wording import (
@@ -174,6 +175,25 @@ def reward(run: Run) -> Table | None:
     tested = metrics.get("test_pairs")
     where = f"{count(tested)} test pairs" if tested else "validation pairs"
     return Table(f"Accuracy on {where}.", ["Model", "Accuracy", "95 % interval", "Training pairs"], rows)
+
+
+def held_gates(run: Run) -> Table | None:
+    """What had to hold before the next stage built on a result, and whether it did."""
+    skipped = (run.config.get("gates") or {}).get("skip") or []
+    rows = []
+    for stage in run.finished:
+        for finding in findings(stage.name, stage.metrics):
+            passed_over = "passed over (gates.skip)" if finding.gate.name in skipped else "closed"
+            rows.append(
+                [
+                    finding.gate.name,
+                    finding.found,
+                    finding.gate.usual,
+                    "open" if finding.held else passed_over,
+                ]
+            )
+    caption = "Gates: what must hold before the next stage builds on a result."
+    return Table(caption, ["Gate", "Found", "Usual", "It is"], rows) if rows else None
 
 
 def cost(run: Run) -> Table:

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline import gates
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, dump_config
 from pipeline.lm.generate import give_back
@@ -30,6 +31,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
 
     Raises:
         RunError: a predecessor is missing, or the folder can't be written.
+        GateError: a predecessor's figures don't hold.
     """
     assert config.run_dir is not None
     run_dir = RunDir(config.run_dir)
@@ -41,6 +43,8 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
             if done is not None and done.fingerprint == mark:
                 say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
                 continue
+            for need in NEEDS[stage]:
+                gates.require(need, run_dir.require(need).metrics, config.gates.skip)
             run_stage(config, run_dir, stage, mark, resume=not force)
     return run_dir
 
@@ -67,6 +71,9 @@ def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str, *, resume:
         + (f", {result.peak_gpu_mb:.0f} MB on the GPU" if result.peak_gpu_mb is not None else ""),
         visible=visible,
     )
+    for finding in gates.findings(stage, result.metrics):
+        if not finding.held:
+            say(gates.sentence(finding))
     return result
 
 

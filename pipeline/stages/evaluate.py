@@ -36,10 +36,10 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     source = read(config, cfg.data, "prompts")
     backbone = load_backbone(config)
     for stage, name in (("sft", "sft"), ("policy", "policy"), ("reward", "reward")):
-        backbone.adapters.load(name, run_dir.artifact(stage, name))
+        backbone.restore(name, run_dir.artifact(stage, name))
     judge_name = "judge" if "judge" in run_dir.require("reward").artifacts else "reward"
     if judge_name == "judge":
-        backbone.adapters.load("judge", run_dir.artifact("reward", "judge"))
+        backbone.restore("judge", run_dir.artifact("reward", "judge"))
     reward, judge = (
         RewardModelJudge(RewardModel(backbone, name), batch_size=cfg.batch_size // 2 or 1)
         for name in ("reward", judge_name)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Config, DataConfig
+from pipeline.config import Config, DataConfig, load_config
 from pipeline.data.files import file_sha256
 from pipeline.data.loaders import load
 from pipeline.data.rows import BadRows, DataError
@@ -15,6 +15,7 @@ from pipeline.data.schema import Demonstration, Kind, Preference, Prompt
 from pipeline.data.splits import split_by_prompt
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.chat import ChatFormat, Encoded
+from pipeline.rundir import RunDir, RunError
 
 TRUNCATED_AWAY = "nothing supervised after truncation"
 EQUAL_ONCE_CUT = "chosen equals rejected after truncation"
@@ -82,6 +83,18 @@ def source_hash(config: Config, data: DataConfig) -> str:
         if path.is_file():
             return file_sha256(path)
     return data.source
+
+
+def open_run(path: Path) -> tuple[Config, RunDir]:
+    """The configuration that a run folder holds, and the folder.
+
+    Raises:
+        RunError: it isn't one.
+    """
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise RunError(f"no run at {path}: config.yaml is missing; give the folder of a run")
+    return load_config(file, [f"run_dir={path}"]), RunDir(path)
 
 
 def load_backbone(config: Config) -> Backbone:

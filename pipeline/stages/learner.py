@@ -40,8 +40,8 @@ class Learner:
         roles = self.policy.trainable_parameters()
         rates = {"policy": cfg.learning_rate, "critic": cfg.critic_learning_rate}
         groups = [{"params": parameters, "lr": rates[role]} for role, parameters in roles.items()]
-        self._parameters = [p for parameters in roles.values() for p in parameters]
-        self.trainable = sum(p.numel() for p in self._parameters)
+        self.parameters = [p for parameters in roles.values() for p in parameters]
+        self.trainable = sum(p.numel() for p in self.parameters)
         self.optimizer = torch.optim.AdamW(groups, eps=cfg.adam_eps, weight_decay=0.0)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(cfg, step))
         self.controller = AdaptiveKL(cfg.kl_coef, cfg.kl_target, cfg.kl_horizon) if cfg.kl_target else None
@@ -50,11 +50,12 @@ class Learner:
         )
         self.sampler = torch.Generator(backbone.device).manual_seed(seed)
         self.permutations = torch.Generator().manual_seed(seed)
+        self.at_hand: Rollout | None = None  # what this step works on, to be looked at if it breaks
 
     def state(self) -> dict[str, Any]:
         """All that must be kept to go on exactly, as `restore` takes it."""
         return {
-            "parameters": self._parameters,
+            "parameters": self.parameters,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "controller": None if self.controller is None else self.controller.state_dict(),
@@ -64,7 +65,7 @@ class Learner:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what another process left."""
-        overwrite(self._parameters, state["parameters"])
+        overwrite(self.parameters, state["parameters"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.controller is not None:

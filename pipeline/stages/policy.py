@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, PolicyConfig
+from pipeline.gates import require
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
 from pipeline.lm.reward import RewardModel
@@ -23,9 +24,11 @@ from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rl.losses import truncated_importance
 from pipeline.rl.rollout import Rollout
 from pipeline.rundir import RunDir, StageDir, StageResult
+from pipeline.stages.alarms import Watch
 from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
 from pipeline.stages.learner import Learner
 from pipeline.stages.policy_log import Clock, figures, outcome, sample_rows
+from pipeline.stages.replay import offending_batch_kept
 from pipeline.stages.score import Score
 
 
@@ -38,28 +41,39 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     encoded = encode_prompts(backbone.chat, source, cfg.max_prompt_length)
     learner = Learner(backbone, cfg, config.seed)
     texts = demonstrations(config) if cfg.stock_phrase_coef else ()
-    score = Score(RewardModel(backbone, "reward"), cfg, texts)
+    judge = RewardModel(backbone, "judge") if "judge" in backbone.adapters else None
+    score = Score(RewardModel(backbone, "reward"), cfg, texts, judge)
+    watch = Watch(learner, cfg.alarms)
     history: list[dict[str, float]] = []
+    parts: dict[str, Learner | Score | Watch] = {"learner": learner, "score": score, "watch": watch}
 
     def state() -> dict[str, Any]:
-        return {"history": history, "learner": learner.state(), "score": score.state()}
+        return {"history": history, **{name: part.state() for name, part in parts.items()}}
 
     before = checkpoints.latest("policy")
     if before is not None:
         history = before["history"]
-        learner.restore(before["learner"])
-        score.restore(before["score"])
+        for name, part in parts.items():
+            part.restore(before[name])
     batches = prompt_batches(encoded, cfg.prompts_per_step, cfg.steps, config.seed)
+    ending: dict[str, Any] = {}
     with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=visible, done=len(history)) as progress:
         for step, batch in islice(enumerate(batches, start=1), len(history), None):
-            rollout, scores, kl, row = iterate(learner, score, [ids for _, ids in batch], step)
-            out.log(step, row)
+            with offending_batch_kept(out, learner, step):
+                rollout, scores, kl, row = iterate(learner, score, [ids for _, ids in batch], step)
+                out.log(step, row)
             history.append(row)
-            if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps:
+            if step == 1:
+                require("policy", outcome(history), config.gates.skip)
+            stop = watch.look(history)
+            if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps or stop:
                 out.sample(sample_rows(step, batch, rollout, scores, kl, cfg.group_size, backbone))
             progress.advance(figures={name: row[f"objective/{name}"] for name in ("score", "kl", "tokens", "eos_rate")})
+            if stop:
+                ending = {"stopped_by": stop, "returned_to": watch.go_back()}
+                break
             checkpoints.step("policy", state)
-    metrics = outcome(history) | {"algorithm": cfg.algorithm, "steps": cfg.steps}
+    metrics = outcome(history) | {"algorithm": cfg.algorithm, "steps": len(history), "alarms": watch.first} | ending
     return out.finish(
         metrics | {"trainable_parameters": learner.trainable},
         artifacts=save_adapters(backbone, cfg, out),
@@ -82,6 +96,7 @@ def iterate(
             max_new_tokens=cfg.sampling.max_new_tokens,
             generator=learner.sampler,
         )
+        learner.at_hand = rollout
     # 2. Judge: one score per completion, minus a price per token for leaving the reference.
     with clock("reward"):
         scores, final, extra = score(rollout)  # [B], [B]
@@ -93,10 +108,11 @@ def iterate(
             extra |= sampler_mismatch(rollout, sampled, cfg.max_sampler_kl)
         kl = kl_k1(rollout.logprobs, ref_logprobs)  # [B,T], 0 at padding
         price = learner.kl_coef if cfg.kl_in == "reward" else 0.0
-        rollout = rollout.with_rewards(-price * kl, final=final, ref_logprobs=ref_logprobs)
+        rollout = learner.at_hand = rollout.with_rewards(-price * kl, final=final, ref_logprobs=ref_logprobs)
     # 3. Credit: how much better than expected was each token?
     with clock("credit"):
         rollout, advantages, returns = learner.credit(rollout)
+        learner.at_hand = rollout
         if learner.recomputes:
             weight = truncated_importance(rollout.logprobs, sampled, cap=cfg.importance_cap)
             advantages = advantages * weight
@@ -113,10 +129,12 @@ def iterate(
 
 
 def load_adapters(config: Config, run_dir: RunDir) -> Backbone:
-    """The base with every role: sft (the reference), reward, policy, and critic where the algorithm has one."""
+    """The base with every role: sft (the reference), reward, judge, policy, and critic where the algorithm has one."""
     backbone = load_backbone(config)
-    backbone.adapters.load("sft", run_dir.artifact("sft", "sft"))
-    backbone.adapters.load("reward", run_dir.artifact("reward", "reward"))
+    backbone.restore("sft", run_dir.artifact("sft", "sft"))
+    for name in ("reward", "judge"):
+        if name in run_dir.require("reward").artifacts:
+            backbone.restore(name, run_dir.artifact("reward", name))
     backbone.adapters.clone("sft", "policy")  # so KL(policy ‖ reference) starts at 0
     if config.policy.needs_critic and config.policy.critic == "adapter":
         backbone.adapters.clone("reward", "critic")

@@ -14,6 +14,7 @@ from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, ConfigError, RewardConfig
 from pipeline.data.splits import split_by_prompt
 from pipeline.evaluation.statistics import wilson
+from pipeline.gates import require
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
 from pipeline.lm.reward import RewardModel
@@ -25,6 +26,7 @@ from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backb
 
 Pairs = Sequence[EncodedPair]
 SAMPLED_AT_ONCE = 48  # calibration prompts in one batch
+COMPARED = 8  # answers that are scored alone and beside others
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
@@ -32,19 +34,22 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     cfg = config.reward
     source = read(config, cfg.data, "preferences")
     backbone = load_backbone(config)
-    backbone.adapters.load("sft", run_dir.artifact("sft", "sft"))
+    backbone.restore("sft", run_dir.artifact("sft", "sft"))
     parts = split_pairs(source.rows, cfg, config.seed)
     encoded = {
         name: encode_pairs(backbone.chat, Source(rows, source.bad, {}), cfg.max_length) for name, rows in parts.items()
     }
-    answers = _sft_answers(backbone, encoded["reward"], config)
-    metrics: dict[str, Any] = {}
+    answers, ended = _sft_answers(backbone, encoded["reward"], config)
+    metrics: dict[str, Any] = {"sft_eos_rate": ended}
+    require("reward", metrics, config.gates.skip)
     for offset, name in enumerate(["reward", "judge"] if cfg.judge else ["reward"]):
         torch.manual_seed(config.seed + offset)
         model, best = train(backbone, name, encoded[name], encoded[f"{name}_validation"], config, out, checkpoints)
         statistics = _standardise(model, answers, 2 * cfg.microbatch_size)
         figures = best | accuracy(model, encoded["test"] or encoded[f"{name}_validation"], cfg.microbatch_size)
         metrics |= {f"{'' if name == 'reward' else 'judge_'}{key}": value for key, value in figures.items()}
+        if name == "reward":
+            metrics["score_batch_error"] = batch_error(model, answers[:COMPARED])
         backbone.save(name, out.path / name, role={"role": name} | statistics)
     metrics |= _length_baseline(encoded["test"] or encoded["reward_validation"])
     metrics["test_pairs"] = len(encoded["test"])
@@ -165,13 +170,25 @@ def _length_baseline(pairs: Pairs) -> dict[str, float]:
     return {"length_baseline": max(longer, 1 - longer), "longer_wins": longer}
 
 
-def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> list[list[int]]:
-    """Samples of the SFT model on the pairs' prompts, as whole sequences: what a score of 0 means."""
+@torch.no_grad()
+def batch_error(model: RewardModel, sequences: list[list[int]]) -> float:
+    """How far a score moves, at most, between alone, packed with others, and padded beside them."""
+    last = [len(sequence) - 1 for sequence in sequences]
+    hidden = model.backbone.hidden(model.adapter, model.backbone.pad(sequences))
+    padded = model.backbone.score(model.adapter, hidden[range(len(last)), last])
+    alone, packed = (model.score_sequences(sequences, batch_size=size) for size in (1, len(sequences)))
+    return max((other - alone).abs().max().item() for other in (packed, padded))
+
+
+def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list[list[int]], float]:
+    """Samples of the SFT model on the pairs' prompts, as whole sequences: what a score of 0 means; and the share of
+    them that end by themselves."""
     sampling = config.policy.sampling
     generator = torch.Generator(backbone.device).manual_seed(config.seed)
     distinct = dict.fromkeys(tuple(pair.chosen[: pair.prompt_length]) for pair in pairs)
     prompts = list(distinct)[: config.reward.calibration_samples]
     sequences: list[list[int]] = []
+    ended = 0
     with bar("calibration", len(prompts), visible=config.logging.progress) as progress:
         for start in range(0, len(prompts), SAMPLED_AT_ONCE):
             done = generate(
@@ -183,8 +200,9 @@ def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> list[list[
                 generator=generator,
             )
             sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
+            ended += int(done.stopped.sum())
             progress.advance(len(done.prompts))
-    return sequences
+    return sequences, ended / len(sequences)
 
 
 def _standardise(model: RewardModel, answers: list[list[int]], batch_size: int) -> dict[str, float]:

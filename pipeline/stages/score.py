@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import PolicyConfig
-from pipeline.evaluation.text import StockPhrases
+from pipeline.evaluation.text import StockPhrases, repetition
 from pipeline.lm.policy import completion_texts
 from pipeline.lm.reward import RewardModel
 from pipeline.rl.rollout import Rollout
@@ -20,10 +20,17 @@ class Score:
         reward_model: gives the score.
         cfg: the rules and prices.
         demonstrations: texts whose phrases are free; only read when `cfg.stock_phrase_coef` is not 0.
+        judge: a reward model of other pairs, which pays nothing and only watches; None = nobody does.
     """
 
-    def __init__(self, reward_model: RewardModel, cfg: PolicyConfig, demonstrations: Sequence[str] = ()) -> None:
-        self._model, self._cfg = reward_model, cfg
+    def __init__(
+        self,
+        reward_model: RewardModel,
+        cfg: PolicyConfig,
+        demonstrations: Sequence[str] = (),
+        judge: RewardModel | None = None,
+    ) -> None:
+        self._model, self._cfg, self._judge = reward_model, cfg, judge
         self._stock = StockPhrases(demonstrations) if cfg.stock_phrase_coef else None
 
     def state(self) -> dict[str, Any]:
@@ -36,11 +43,17 @@ class Score:
             self._stock.recent = state["recent"]
 
     def __call__(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """The reward model's scores [B], what the policy is paid [B], and figures of what was taken off."""
-        scores = self._model.score(rollout, batch_size=2 * self._cfg.microbatch_size)
-        final, figures = end_of_sequence_rule(scores, rollout.context["stopped"], self._cfg), {}
+        """The reward model's scores [B], what the policy is paid [B], and figures beside it."""
+        size = 2 * self._cfg.microbatch_size
+        scores = self._model.score(rollout, batch_size=size)
+        final = end_of_sequence_rule(scores, rollout.context["stopped"], self._cfg)
+        texts = completion_texts(self._model.backbone, rollout)
+        figures = {"objective/repetition": repetition(texts)}
+        if self._judge is not None:  # one completion of each prompt tells enough
+            one = torch.arange(0, len(rollout), self._cfg.group_size, device=scores.device)
+            figures["objective/judge"] = self._judge.score(rollout.select(one), batch_size=size).mean().item()
         if self._stock is not None:
-            surplus = final.new_tensor(self._stock.surplus(completion_texts(self._model.backbone, rollout)))
+            surplus = final.new_tensor(self._stock.surplus(texts))
             final = final - self._cfg.stock_phrase_coef * surplus
             figures["objective/stock_phrases"] = surplus.mean().item()
         return scores, final, figures

@@ -13,7 +13,7 @@ from pipeline.lm.backbone import Backbone
 from pipeline.lm.chat import Encoded
 from pipeline.rundir import StageDir, StageResult
 from pipeline.stages.fit import Task, compute_lower, fit
-from pipeline.stages.inputs import Source, encode_demonstrations, load_backbone, machine, read
+from pipeline.stages.inputs import TRUNCATED_AWAY, Source, encode_demonstrations, load_backbone, machine, read
 
 
 def run(config: Config, out: StageDir, checkpoints: Checkpoints) -> StageResult:
@@ -54,6 +54,7 @@ def run(config: Config, out: StageDir, checkpoints: Checkpoints) -> StageResult:
         "steps": best["steps"],
         "train_rows": len(train),
         "validation_rows": len(held),
+        "truncated_away": source.bad.counts[TRUNCATED_AWAY] / len(source.rows),
         "supervised_tokens": sum(sum(example.supervised) for example in train),
         "trainable_parameters": sum(p.numel() for p in parameters),
     }

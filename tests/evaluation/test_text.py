@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.evaluation.text import StockPhrases, distinct, ngrams, overused, shares, words
+from pipeline.evaluation.text import StockPhrases, distinct, ngrams, overused, repetition, shares, words
 
 
 def test_words() -> None:
@@ -71,3 +71,11 @@ def test_equal_texts_overuse_nothing() -> None:
     assert overused(TEXTS, TEXTS) == []
     assert overused([], PLAIN) == []
     assert overused(TEXTS, []) == []
+
+
+def test_repetition_is_the_share_of_trigrams_said_before() -> None:
+    assert repetition(["a b c a b c"]) == pytest.approx(1 / 4)  # abc bca cab abc
+    assert repetition(["no no no no no"]) == pytest.approx(2 / 3)
+    assert repetition(["a b", ""]) == 0.0
+    assert repetition(["no no no no no", "a b c"]) == pytest.approx(1 / 3)
+    assert repetition([]) == 0.0

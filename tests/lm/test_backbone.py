@@ -362,7 +362,7 @@ def test_an_unreachable_hub_is_one_sentence_with_the_fix(cache: Path, monkeypatc
     def offline(*_: Any, **__: Any) -> None:
         raise OSError("We couldn't connect to the hub.\nA second line.\nA third line.")
 
-    monkeypatch.setattr(backbone_module.AutoTokenizer, "from_pretrained", offline)
+    monkeypatch.setattr(backbone_module, "load_chat", offline)
     with pytest.raises(ModelError) as caught:
         tiny(cache, name="somebody/some-model")
     message = str(caught.value)

@@ -1,5 +1,7 @@
 """Templates: what is taught is what will be sampled, and endings are learned."""
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,44 @@ def test_a_template_that_cant_render_a_conversation_says_so(tokenizer: Any, tmp_
     chat = template(tokenizer, "{{ raise_exception('System role not supported') }}" + CHATML, tmp_path)
     with pytest.raises(TemplateError, match="System role not supported"):
         chat.prompt_ids(TALK[:2])
+
+
+# ---- the contract -------------------------------------------------------------------------------------------
+
+
+def test_an_adapter_trained_on_the_same_template_is_welcome(tokenizer: Any, tmp_path: Path) -> None:
+    ChatFormat(tokenizer, template="chatml").save(tmp_path)
+    ChatFormat(tokenizer, template="chatml").require(tmp_path)
+    ChatFormat(tokenizer, template="chatml").require(tmp_path / "foreign")  # no contract, nothing to hold
+
+
+def test_another_template_is_refused_with_both_sides(tokenizer: Any, tmp_path: Path) -> None:
+    mine = ChatFormat(copy.deepcopy(tokenizer), template="chatml")
+    mine.save(tmp_path)
+    other = ChatFormat(copy.deepcopy(tokenizer), template="plain")
+    with pytest.raises(TemplateError, match="chat template sha256") as caught:
+        other.require(tmp_path)
+    for side in (mine, other):
+        assert side.contract()["chat_template_sha256"][:40] in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["stop_ids", "special_tokens", "golden_ids", "golden_answer_ids"])
+def test_whatever_differs_is_named(tokenizer: Any, tmp_path: Path, what: str) -> None:
+    chat = ChatFormat(tokenizer, template="chatml")
+    chat.save(tmp_path)
+    path = tmp_path / "chat_contract.json"
+    contract = json.loads(path.read_text(encoding="utf-8"))
+    contract[what] = {"eos_token": "</s>"} if what == "special_tokens" else [*contract[what][:-1], 77]
+    path.write_text(json.dumps(contract), encoding="utf-8")
+    with pytest.raises(TemplateError, match=what.replace("_", " ")):
+        chat.require(tmp_path)
+
+
+def test_the_golden_answer_ends_with_a_stop_token_and_today_does_not_matter(tokenizer: Any) -> None:
+    dated = "{{ strftime_now('%d %H:%M:%S') }} " + CHATML
+    chat = ChatFormat(tokenizer)
+    chat.tokenizer.chat_template = dated
+    contract = chat.contract()
+    assert contract["golden_answer_ids"][-1] in contract["stop_ids"]
+    chat.tokenizer.chat_template = dated.replace("%d", "%Y")
+    assert chat.contract()["golden_answer_ids"] == contract["golden_answer_ids"]

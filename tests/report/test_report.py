@@ -59,7 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_whole_run_has_every_section_and_stays_small(whole: str) -> None:
-    for heading in ("Win rates", "Answers", "Curves", "Reward model", "Samples", "Cost and data", "Again"):
+    for heading in ("Win rates", "Answers", "Curves", "Reward model", "Samples", "Gates, cost and data", "Again"):
         assert re.search(rf"<h2 [^>]*>{heading}</h2>", whole), heading
     titles = ("SFT loss", "Held-out accuracy", "Reward score", "Score against distance", "Explained variance")
     for title in (*titles, "Accuracy by kind of failure", "Where the time goes"):

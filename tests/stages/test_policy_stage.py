@@ -10,43 +10,16 @@ from typing import Any
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import LlamaConfig
 
-from pipeline.checkpoints import Checkpoints
-from pipeline.config import Config, parse_config
+from pipeline.gates import GateError
 from pipeline.lm.policy import LanguagePolicy
 from pipeline.lm.reward import RewardModel
 from pipeline.rl.rollout import Rollout
 from pipeline.rundir import RunDir, read_jsonl
 from pipeline.stages import learner
 from pipeline.stages import policy as stage
-from tests.lm.builders import SIZES, other_architecture, tiny
-
-
-def config(tmp_path: Path, model: str = "tiny", **policy: Any) -> Config:
-    """A whole config around one policy section; six short prompts."""
-    data = tmp_path / "prompts.jsonl"
-    if not data.exists():
-        data.write_text("".join(f'{{"prompt": "{letter}"}}\n' for letter in "abcdef"), encoding="utf-8")
-    section = {"data": {"source": str(data)}}
-    settings: dict[str, Any] = {
-        "steps": 2,
-        "prompts_per_step": 2,
-        "group_size": 2,
-        "minibatch_size": 2,
-        "microbatch_size": 2,
-        "sampling": {"max_new_tokens": 4},
-    }
-    return parse_config(
-        {
-            "model": {"name": model, "device": "cpu"},
-            "lora": {"r": 4, "alpha": 8.0},
-            "logging": {"progress": False},
-            **dict.fromkeys(("sft", "reward", "evaluate"), section),
-            "policy": section | settings | policy,
-        }
-    )
-
+from tests.lm.builders import tiny
+from tests.stages.builders import config, train
 
 # ---- rules --------------------------------------------------------------------------------------------------
 
@@ -111,39 +84,6 @@ def test_the_kl_is_priced_once(tmp_path: Path) -> None:
 
 
 # ---- whole runs ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def model(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny Llama with a loud output head. At initialisation logits are so small that no state could prefer a token
-    by much, and nothing could be learned through a frozen head."""
-    config = LlamaConfig(**SIZES, eos_token_id=2, bos_token_id=None, pad_token_id=0)
-    return str(other_architecture(tmp_path_factory.mktemp("loud"), cache, config, spread=10.0))
-
-
-@pytest.fixture(scope="module")
-def before(cache: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run whose sft and reward stages are done: adapters that do a little, a random head."""
-    run_dir = RunDir(tmp_path_factory.mktemp("run"))
-    torch.manual_seed(0)
-    backbone = tiny(cache, name=model)
-    for name in ("sft", "reward"):
-        out = run_dir.open_stage(name, name)
-        backbone.adapters.add(name, head=name == "reward")
-        with torch.no_grad():
-            for parameter in backbone.adapters.parameters_of(name):
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        extra = {"role": name, "score_mean": 0.0, "score_std": 1.0}
-        backbone.save(name, out.path / "adapter", role=extra)
-        out.finish({}, artifacts={name: "adapter"})
-    return run_dir
-
-
-def train(before: RunDir, cfg: Config) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Metrics of the result and the rows of metrics.jsonl."""
-    out = before.open_stage("policy", "mark")
-    result = stage.run(cfg, before, out, Checkpoints(out))
-    return result.metrics, read_jsonl(out.path / "metrics.jsonl")
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -315,3 +255,34 @@ def test_in_bf16_every_step_recomputes(before: RunDir, tmp_path: Path, model: st
     assert metrics["kl_first"] == 0.0
     assert all(row["policy/sampler_mismatch"] > 0 for row in rows)
     assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+# ---- alarms and gates ---------------------------------------------------------------------------------------
+
+
+def test_an_alarm_ends_the_stage_and_takes_it_back(before: RunDir, tmp_path: Path, model: str) -> None:
+    alarms = {"window": 1, "max_kl": 1e-9, "stop": ["kl"]}
+    cfg = config(tmp_path, model, steps=6, missing_eos="penalty", learning_rate=1e-2, warmup_steps=0, alarms=alarms)
+    metrics, rows = train(before, cfg)
+    assert metrics["stopped_by"] == "kl"
+    assert metrics["alarms"]["kl"] == metrics["steps"] == len(rows) < 6
+    assert 1 <= metrics["returned_to"] <= len(rows)
+
+
+def test_an_alarm_that_only_warns_lets_it_go_on(before: RunDir, tmp_path: Path, model: str) -> None:
+    alarms = {"window": 1, "max_kl": 1e-9, "stop": []}
+    cfg = config(tmp_path, model, steps=3, missing_eos="penalty", learning_rate=1e-2, warmup_steps=0, alarms=alarms)
+    metrics, rows = train(before, cfg)
+    assert len(rows) == 3
+    assert "kl" in metrics["alarms"]
+    assert "stopped_by" not in metrics
+
+
+def test_a_policy_that_does_not_start_at_its_reference_is_refused(
+    before: RunDir, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one step, not after all of them."""
+    monkeypatch.setattr(stage, "kl_k1", lambda a, b: a - b + 0.1)
+    with pytest.raises(GateError, match="starts_at_reference"):
+        train(before, config(tmp_path, model))
+    assert len(read_jsonl(before.path / "policy" / "metrics.jsonl")) == 1

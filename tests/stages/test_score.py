@@ -50,7 +50,7 @@ def test_without_prices_the_policy_is_paid_the_score(model: Any, rollout: Any) -
     scores, final, figures = Score(model, settings())(rollout)
     assert_close(scores, SCORES)
     assert_close(final, torch.tensor([3.0, -0.5, -1.0]))
-    assert figures == {}
+    assert figures == {"objective/repetition": 0.0}
 
 
 def test_stock_phrases_cost_their_surplus(model: Any, rollout: Any) -> None:
@@ -60,4 +60,29 @@ def test_stock_phrases_cost_their_surplus(model: Any, rollout: Any) -> None:
     cfg = settings(stock_phrase_coef=0.5)
     _, final, figures = Score(model, cfg, ["no", "well"])(rollout)
     assert_close(final, torch.tensor([3.0 - 0.5 * 6, -0.5, -1.0]))
-    assert figures == {"objective/stock_phrases": pytest.approx(2.0)}
+    assert figures["objective/stock_phrases"] == pytest.approx(2.0)
+
+
+def test_the_judge_sees_one_completion_of_each_prompt_and_pays_nothing(model: Any) -> None:
+    stopped = torch.tensor([True, True, True, True])
+    seen = []
+
+    class Rows:
+        def __init__(self) -> None:
+            self.context = {"stopped": stopped}
+
+        def __len__(self) -> int:
+            return 4
+
+        def select(self, rows: torch.Tensor) -> str:
+            seen.append(rows.tolist())
+            return "chosen rows"
+
+    scores = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    payer: Any = SimpleNamespace(score=lambda rollout, batch_size: scores, backbone=None)
+    judge: Any = SimpleNamespace(score=lambda rollout, batch_size: torch.tensor([0.5, 1.5]))
+    rollout: Any = Rows()
+    _, final, figures = Score(payer, settings(group_size=2), judge=judge)(rollout)
+    assert seen == [[0, 2]]
+    assert_close(final, scores)
+    assert figures["objective/judge"] == 1.0
