@@ -88,7 +88,7 @@ def test_what_the_terminal_says(found: Diagnosis) -> None:
         "sft.jsonl:2 and sft.jsonl:14",
         "the longer answer is chosen in 92%",
         "1 pair contradict",
-        "1 prompt of policy in evaluate, too (1 equal, 0 nearly): what is reported would not be held out: prompts.jsonl:1 and",
+        "1 prompt of policy in evaluate, too (1 equal, 0 nearly): what is reported would not be held out: prompts",
         "quarantine.jsonl",
     ):
         assert part in text
