@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,34 @@ def data(
 
 
 @app.command()
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    device_memory: Annotated[str | None, typer.Option(help="What it must fit into, such as 24GiB or 8GB.")] = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="Measure the data's longest rows; else the config's limits.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+) -> None:
+    """How much memory each stage will need, and what to change if it doesn't fit. Loads no weights."""
+    loaded = load_config(config, overrides or ())
+    asked = None if device_memory is None else parse_memory(device_memory)
+    from pipeline.stages import plan as planning
+
+    plans = planning.plan(loaded, read_data=data)
+    if as_json:
+        typer.echo(json.dumps({one.stage: round(one.peak / 1e6, 1) for one in plans}))
+    else:
+        from pipeline.terminal import show_plan
+
+        fixes = planning.remedies(loaded, read_data=data)
+        limit = planning.available(loaded) if asked is None else asked
+        show_plan(plans, limit=limit, fixes=fixes, ways=planning.schools(planning.footprint(loaded)))
+    if asked is not None and any(one.peak > asked for one in plans):
+        raise typer.Exit(1)
+
+
+@app.command()
 def selftest(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
@@ -176,6 +205,20 @@ def replay(run_path: RunPath) -> None:
     from pipeline.stages.replay import replay
 
     replay(run_path)
+
+
+def parse_memory(text: str) -> float:
+    """Bytes of "24GiB", "8GB" or "512MB".
+
+    Raises:
+        ConfigError: it is no such size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", text, re.IGNORECASE)
+    if not match or float(match[1]) == 0:
+        raise ConfigError(f"--device-memory {text!r}: give a size such as 24GiB, 8GB or 512MB")
+    unit = (match[2] or "").lower()
+    base = 1024 if unit.endswith("i") else 1000
+    return float(match[1]) * base ** " kmgt".index(unit[:1] or " ")
 
 
 def _write_report(run_dir: Path) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 from pipeline.lm.chat import ChatFormat, Encoded
 from pipeline.selftest import Check
 from pipeline.stages.doctor import BINS, Diagnosis, Examined, longer_wins, quantiles
+from pipeline.stages.plan import StagePlan
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 EXAMPLES = 3
@@ -153,3 +154,43 @@ def _some(count: int, one: str, many: str) -> str:
 def _places(pairs: Sequence[tuple[str, str]]) -> str:
     shown = "; ".join(f"{a} and {b}" for a, b in pairs[:EXAMPLES])
     return shown + ("; …" if len(pairs) > EXAMPLES else "")
+
+
+def show_plan(
+    plans: Sequence[StagePlan],
+    *,
+    limit: float,
+    fixes: dict[str, float],
+    ways: dict[str, float],
+    console: Console | None = None,
+) -> None:
+    """What each stage needs, whether that fits into `limit` bytes, and what to change."""
+    console = console or Console()
+    names = list(dict.fromkeys(name for one in plans for name in one.stays))
+    table = Table(title="Memory by stage, in MB (10⁶ bytes)", title_justify="left")
+    for head in ("stage", *names, "largest phase", "needs", "peak", "fits"):
+        table.add_column(head, justify="left" if head in ("stage", "largest phase", "needs") else "right")
+    for one in plans:
+        needs = ", ".join(f"{part} {_mb(size)}" for part, size in one.phases[one.largest].items() if size)
+        fits = "[green]yes[/green]" if one.peak <= limit else "[bold red]no[/bold red]"
+        stays = (_mb(one.stays.get(name, 0.0)) for name in names)
+        table.add_row(one.stage, *stays, one.largest, needs, f"[bold]{_mb(one.peak)}[/bold]", fits)
+    console.print(table)
+    console.print(f"There is room for {_mb(limit)} MB.", highlight=False)
+    if fixes:
+        changes = Table(title="Peak if one thing were changed", title_justify="left")
+        changes.add_column("change")
+        changes.add_column("peak, MB", justify="right")
+        for label, peak in fixes.items():
+            changes.add_row(label, _mb(peak))
+        console.print(changes)
+    schools = Table(title="Weights, gradients and Adam of this model, before any activation", title_justify="left")
+    schools.add_column("way")
+    schools.add_column("MB", justify="right")
+    for label, size in ways.items():
+        schools.add_row(label, _mb(size))
+    console.print(schools)
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:,.0f}"

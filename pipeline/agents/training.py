@@ -1,5 +1,6 @@
 """The one loop of all agents, the evaluation after it, and the folder that keeps both."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from gymnasium import spaces
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from pipeline.agents.agent import Agent, Exploration
 from pipeline.agents.dqn import DqnAgent
@@ -25,7 +27,8 @@ from pipeline.rundir import StageDir, StageResult
 
 WEIGHTS = "agent.safetensors"
 CURVE_POINTS = 100  # rows of metrics.jsonl
-EVALUATION_SEED = 100_003  # added to the agent's seed: other episodes than those it learned from
+# Added to the agent's seed: other episodes than those it learned from, and others again for choosing the weights.
+EVALUATION_SEED, SELECTION_SEED = 100_003, 200_003
 EVALUATION_COPIES = 10
 
 Report = Callable[[int, dict[str, float]], None]  # (environment steps done, figures that matter)
@@ -76,6 +79,7 @@ def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
     figures: dict[str, float] = {}
     episodes: list[Episode] = []
     due = rows_every
+    best = Best(agent, config)
     started = time.perf_counter()
     while envs.steps < config.steps:
         agent.anneal(envs.steps / config.steps)
@@ -88,8 +92,10 @@ def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
             row = {"episodes": len(episodes)} | _means(fresh) | figures
             out.log(envs.steps, row)
             report(envs.steps, {name: row[name] for name in ("return", "length") if name in row})
-    seconds = time.perf_counter() - started
+        best.look(envs.steps)
+    seconds = time.perf_counter() - started - best.seconds
     envs.close()
+    best.take()
     save_file({name: value.contiguous() for name, value in agent.state_dict().items()}, out.path / WEIGHTS)
     totals = evaluate(agent, config)
     return out.finish(
@@ -103,20 +109,57 @@ def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
             "steps": envs.steps,
             "training_seconds": round(seconds, 3),
             "steps_per_second": round(envs.steps / seconds, 1),
-        },
+        }
+        | best.figures(),
         artifacts={"agent": WEIGHTS},
     )
 
 
-def evaluate(agent: Agent, config: AgentConfig) -> list[float]:
-    """Undiscounted returns of `config.evaluation_episodes` greedy episodes, the same number in every copy.
+class Best:
+    """The weights that played best so far, in greedy episodes that neither training nor the evaluation plays.
+
+    What is learned doesn't depend on it: looking takes no random number and no step of the training's.
+    """
+
+    def __init__(self, agent: Agent, config: AgentConfig) -> None:
+        self._agent, self._config, self._due = agent, config, config.keep_best or config.steps + 1
+        self._kept: dict[str, Tensor] = {}
+        self._step, self._mean = 0, -math.inf
+        self.seconds = 0.0  # spent on looking
+
+    def look(self, steps: int) -> None:
+        """Play, if `steps` of training make it due, and keep the weights if none were better; the later of equals."""
+        if steps < self._due:
+            return
+        self._due = steps + self._config.keep_best
+        started = time.perf_counter()
+        mean = fmean(evaluate(self._agent, self._config, self._config.selection_episodes, SELECTION_SEED))
+        if mean >= self._mean:
+            self._step, self._mean = steps, mean
+            self._kept = {name: value.clone() for name, value in self._agent.state_dict().items()}
+        self.seconds += time.perf_counter() - started
+
+    def take(self) -> None:
+        """Put the best weights into the agent; the last ones stay where nobody looked."""
+        if self._kept:
+            self._agent.load_state_dict(self._kept)
+
+    def figures(self) -> dict[str, float]:
+        """When they were kept, and what they won then; none where nobody looked."""
+        return {"best_step": self._step, "best_return": self._mean} if self._kept else {}
+
+
+def evaluate(
+    agent: Agent, config: AgentConfig, episodes: int | None = None, seed: int = EVALUATION_SEED
+) -> list[float]:
+    """Undiscounted returns of greedy episodes, `config.evaluation_episodes` of them unless a number is given.
 
     As many from each copy as from the next: taking those that end first would favour short episodes.
     """
-    wanted = config.evaluation_episodes
+    wanted = config.evaluation_episodes if episodes is None else episodes
     copies = next(count for count in range(min(EVALUATION_COPIES, wanted), 0, -1) if wanted % count == 0)
     options = with_limit(config.environment, config.options)
-    envs = Environments(config.environment, copies, seed=config.seed + EVALUATION_SEED, options=options)
+    envs = Environments(config.environment, copies, seed=config.seed + seed, options=options)
     quota = wanted // copies
     counts = np.zeros(copies, dtype=np.int64)
     totals: list[float] = []

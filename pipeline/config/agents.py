@@ -23,6 +23,10 @@ class AgentConfig(Section):
     copies: Positive = Field(1, description="environments stepped together")
     gamma: Fraction = Field(0.99, description="discount")
     evaluation_episodes: Positive = Field(100, description="episodes played greedily at the end")
+    keep_best: Count = Field(
+        0, description="steps between looks: the weights that play best are the result; 0 = the last ones are"
+    )
+    selection_episodes: Positive = Field(50, description="greedy episodes of a look; others than the evaluation's")
     progress: bool = True
 
 

@@ -88,9 +88,7 @@ def examine(config: Config) -> Diagnosis:
     Raises:
         DataError: a source is missing, can't serve its stage, or has no usable row.
     """
-    model = config.model
-    folder = resolve(model.name, sha256=model.sha256, cache_dir=model.cache_dir)
-    chat = load_chat(folder, template=model.chat_template, trust_remote_code=model.trust_remote_code)
+    chat = chat_of(config)
     visible = config.logging.progress
     sections = [section(config, chat, name, visible) for name in KINDS]
     with bar("leaks between sets", 1, visible=visible) as progress:
@@ -99,27 +97,50 @@ def examine(config: Config) -> Diagnosis:
     return Diagnosis(sections, leaks, quarantine(config, sections), preview(chat, sections[0].source.rows))
 
 
+def chat_of(config: Config) -> ChatFormat:
+    """The model's tokenizer and template, without its weights."""
+    model = config.model
+    folder = resolve(model.name, sha256=model.sha256, cache_dir=model.cache_dir)
+    return load_chat(folder, template=model.chat_template, trust_remote_code=model.trust_remote_code)
+
+
 def section(config: Config, chat: ChatFormat, name: str, visible: bool) -> Examined:
-    """One section's data, read and measured."""
+    """One section's data, read, measured and looked at."""
+    source, lengths = measure(config, chat, name, visible)
     stage = getattr(config, name)
-    data: DataConfig = stage.data.model_copy(update={"on_bad_row": "skip"})
+    limit = getattr(stage, "max_length", getattr(stage, "max_prompt_length", None))
+    cut = 0 if limit is None else int((whole(lengths) > limit).sum())
+    found = None
+    if "chosen" in lengths:
+        pairs = zip(lengths["chosen"].tolist(), lengths["rejected"].tolist(), strict=True)
+        found = labels(source.rows, list(pairs))
+    return Examined(name, source, lengths, limit, cut, repeats(source.rows), found)
+
+
+def measure(config: Config, chat: ChatFormat, name: str, visible: bool) -> tuple[Source, dict[str, np.ndarray]]:
+    """A section's rows, bad ones skipped, and the tokens of each by part."""
+    data: DataConfig = getattr(config, name).data.model_copy(update={"on_bad_row": "skip"})
     source = read(config, data, KINDS[name])
+    lengths: dict[str, list[int]] = {}
     with bar(name, len(source.rows), visible=visible) as progress:
-        lengths: dict[str, list[int]] = {}
         for start in range(0, len(source.rows), AT_ONCE):
             part = source.rows[start : start + AT_ONCE]
             for key, tokens in token_lengths(chat, part).items():
                 lengths.setdefault(key, []).extend(tokens)
             progress.advance(len(part))
-    counted = {key: np.array(tokens) for key, tokens in lengths.items()}
-    limit = getattr(stage, "max_length", getattr(stage, "max_prompt_length", None))
-    answers = [tokens for key, tokens in counted.items() if key != "prompt"]
-    whole = counted["prompt"] + (np.maximum.reduce(answers) if answers else 0)
-    found = None
-    if "chosen" in counted:
-        found = labels(source.rows, list(zip(lengths["chosen"], lengths["rejected"], strict=True)))
-    cut = 0 if limit is None else int((whole > limit).sum())
-    return Examined(name, source, counted, limit, cut, repeats(source.rows), found)
+    return source, {key: np.array(tokens) for key, tokens in lengths.items()}
+
+
+def whole(lengths: dict[str, np.ndarray]) -> np.ndarray:
+    """Tokens of each row's prompt with its longest answer."""
+    answers = [tokens for key, tokens in lengths.items() if key != "prompt"]
+    return lengths["prompt"] + (np.maximum.reduce(answers) if answers else 0)  # type: ignore[no-any-return]
+
+
+def lengths_of(config: Config) -> dict[str, np.ndarray]:
+    """Tokens of each section's rows, prompt and longest answer together."""
+    chat = chat_of(config)
+    return {name: whole(measure(config, chat, name, config.logging.progress)[1]) for name in KINDS}
 
 
 def token_lengths(chat: ChatFormat, rows: Sequence[Row]) -> dict[str, list[int]]:

@@ -1,16 +1,19 @@
 """The loop, the evaluation, whole runs in a folder, and what is said when things don't fit."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from pipeline.agents import runs
+from pipeline.agents import runs, training
 from pipeline.agents.environments import Array, Environments
 from pipeline.agents.errors import AgentError
 from pipeline.agents.training import evaluate, load
 from pipeline.config import AgentConfig, load_agent, read_agent
-from pipeline.rundir import RunError, read_jsonl
+from pipeline.rundir import RunError, StageDir, read_jsonl
 
 QUICK = ["options={text: S...G}", "steps=400", "progress=false", "evaluation_episodes=6"]
 
@@ -132,3 +135,40 @@ def test_another_agents_weights_are_refused(tmp_path: Path) -> None:
 def test_a_dropped_version_becomes_the_newest(caplog: pytest.LogCaptureFixture) -> None:
     assert Environments("Taxi-v3", 1, seed=0).observation_space.n == 500  # type: ignore[attr-defined]
     assert "Taxi-v3 is gone" in caplog.text
+
+
+# ---- keeping the best ---------------------------------------------------------------------------------------
+
+
+def test_the_weights_that_played_best_are_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at 100, 200, 300 and 400 steps; the second and third are the best, and the later one counts."""
+    means = iter([1.0, 5.0, 5.0, 2.0])
+    kept: list[Any] = []
+
+    def look(agent: Any, config: AgentConfig, episodes: int | None = None, seed: int = 0) -> list[float]:
+        if episodes is None:
+            return [0.0, 0.0]
+        assert (episodes, seed) == (7, training.SELECTION_SEED)
+        kept.append({name: value.clone() for name, value in agent.state_dict().items()})
+        return [next(means)] * episodes
+
+    monkeypatch.setattr(training, "evaluate", look)
+    config = config_of(tmp_path, "q_learning", "keep_best=100", "selection_episodes=7")
+    out = StageDir(tmp_path / "agent", "agent", "")
+    result = training.train(config, out, lambda steps, figures: None)
+    assert (result.metrics["best_step"], result.metrics["best_return"]) == (300, 5.0)
+    saved = load_file(out.path / training.WEIGHTS)
+    assert all(torch.equal(saved[name], kept[2][name]) for name in saved)
+    assert not all(torch.equal(saved[name], kept[3][name]) for name in saved)
+
+
+def test_looking_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+    rows = {}
+    for keep in (0, 100):
+        config = config_of(
+            tmp_path / str(keep), "dqn", "learning_starts=50", f"keep_best={keep}", "selection_episodes=2"
+        )
+        out = StageDir(tmp_path / f"agent-{keep}", "agent", "")
+        training.train(config, out, lambda steps, figures: None)
+        rows[keep] = read_jsonl(out.path / "metrics.jsonl")
+    assert rows[0] == rows[100]

@@ -1,0 +1,130 @@
+"""How large a model is and what its passes keep, from its configuration alone: no weight is loaded."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from pipeline.lm.fused import in_family
+from pipeline.lm.logprobs import CHUNK, GPU_CHUNK
+from pipeline.lm.options import adapted_layers, linear_names
+
+# Bytes a weight of a linear layer: NF4 with double quantisation (Dettmers et al. 2023) and LLM.int8's.
+QUANTISED = {"4bit": 4.127 / 8, "8bit": 1.0}
+ADAPTER = 4  # bytes a weight; adapters and heads are kept in fp32
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Sizes of a base and its adapters.
+
+    Attributes:
+        parameters: of the base, a shared embedding and head once.
+        linear: those of the layers' linear maps, which quantisation shrinks.
+        adapter: those of one role's adapter.
+        layers, adapted: how many there are, and how many stand at or above the first with an adapter.
+        hidden, inner, queries, keys, vocabulary: widths of the residual stream, the MLP, all query heads, all key
+            heads (as of the values), and the output.
+        fused: whether the fast path knows the layer.
+    """
+
+    parameters: int
+    linear: int
+    adapter: int
+    layers: int
+    adapted: int
+    hidden: int
+    inner: int
+    queries: int
+    keys: int
+    vocabulary: int
+    fused: bool
+
+    @classmethod
+    def of(
+        cls, source: str, lora: Mapping[str, Any], *, fast: bool = True, trust_remote_code: bool = False
+    ) -> "Footprint":
+        """Of a folder or hub id; `lora` has the keys of config.LoraSection."""
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            base: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        count = config.num_hidden_layers
+        chosen = adapted_layers(lora["layers"], count) or list(range(count))
+        targets = linear_names(base, lora["targets"])
+        head = base.get_output_embeddings()
+        linear = adapter = 0
+        for name, module in base.named_modules():
+            if not isinstance(module, (nn.Linear, Conv1D)) or module is head:
+                continue
+            linear += module.weight.numel()
+            index = re.search(r"\.(\d+)\.", name)
+            if _targeted(name, targets) and (index is None or int(index[1]) in chosen):
+                adapter += lora["r"] * sum(module.weight.shape)
+        heads = config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return cls(
+            parameters=sum(parameter.numel() for parameter in base.parameters()),
+            linear=linear,
+            adapter=adapter,
+            layers=count,
+            adapted=count - min(chosen),
+            hidden=config.hidden_size,
+            inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+            queries=heads * width,
+            keys=(getattr(config, "num_key_value_heads", None) or heads) * width,
+            vocabulary=config.vocab_size,
+            fused=fast and in_family(config),
+        )
+
+    def base(self, width: int, quantization: str) -> float:
+        """Bytes of the frozen base at `width` bytes a weight."""
+        if quantization == "none":
+            return float(self.parameters * width)
+        return self.linear * QUANTISED[quantization] + (self.parameters - self.linear) * width
+
+    def kept(self, tokens: int, width: int, *, checkpointing: bool = False) -> float:
+        """Bytes that a pass with gradient keeps of `tokens`, from the first adapter upwards."""
+        layer = self._layer(tokens, width)
+        if checkpointing:
+            return tokens * self.hidden * width * self.adapted + layer
+        return layer * self.adapted
+
+    def passing(self, tokens: int, width: int) -> float:
+        """Bytes at work in one layer: of a pass without gradient, or of a backward pass besides what is kept."""
+        return self._layer(tokens, width)
+
+    def _layer(self, tokens: int, width: int) -> float:
+        """What one layer keeps of its tokens for the backward pass.
+
+        The Llama family's, fused: the inputs of two norms, of the projections, of attention (queries, keys and values
+        side by side, its output twice), of the gate (gate, up) and of the last projection. Elsewhere the libraries' own
+        layers keep the norms' intermediates and the activation's besides.
+        """
+        floats = 4 * self.hidden + 3 * self.queries + 2 * self.keys + 3 * self.inner
+        if not self.fused:
+            floats += 6 * self.hidden + self.queries + 2 * self.inner
+        return float(floats * tokens * width)
+
+    def cache(self, rows: int, length: int, width: int) -> float:
+        """Bytes of the keys and values of `rows` sequences of `length` tokens."""
+        return float(2 * rows * length * self.keys * self.layers * width)
+
+    def copy(self, width: int) -> float:
+        """Bytes of the decoder's copy of the weights, adapter folded in, head included."""
+        return float((self.linear + self.vocabulary * self.hidden) * width) if self.fused else 0.0
+
+    def logits(self, tokens: int, *, gpu: bool = False) -> float:
+        """Bytes of the logits at work, in fp32: they, their softmax and one more."""
+        return 3.0 * 4 * self.vocabulary * min(tokens, GPU_CHUNK if gpu else CHUNK)
+
+
+def _targeted(name: str, targets: str | list[str]) -> bool:
+    if targets == "all-linear":
+        return True
+    names = [targets] if isinstance(targets, str) else targets
+    return any(name == target or name.endswith(f".{target}") for target in names)

@@ -1,0 +1,236 @@
+"""`align plan`: how much memory each stage will need, from the configuration alone, and what would change that.
+
+A prediction is the sum of what lives through a stage (libraries, base, adapters, optimiser) and of the larger of what
+its phases need (sampling: the decoder's copy, keys and values; training: activations, logits). It takes every sequence
+to be as long as the limits allow, or as the data's longest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pipeline.config import Config, parse_config
+from pipeline.lm.footprint import ADAPTER, Footprint
+from pipeline.lm.options import choose_device, choose_dtype
+from pipeline.lm.sources import ModelError, resolve
+from pipeline.machine import rss_mb, total_memory
+from pipeline.stages.doctor import lengths_of
+
+MB = 1e6
+SCATTER = 1.1  # what is allocated and freed leaves holes
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the longest prompt and the longest whole sequence, by stage."""
+
+    sft: int
+    pair: int  # of a chosen or rejected answer with its prompt
+    prompt: int
+    evaluated: int
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage needs, in bytes: parts that stay, and phases, of which the largest counts."""
+
+    stage: str
+    stays: dict[str, float]
+    phases: dict[str, dict[str, float]]
+
+    @property
+    def peak(self) -> float:
+        """Bytes."""
+        return sum(self.stays.values()) + SCATTER * max(sum(phase.values()) for phase in self.phases.values())
+
+    @property
+    def largest(self) -> str:
+        """The phase with the peak."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+
+
+def plan(config: Config, *, read_data: bool = False) -> list[StagePlan]:
+    """The four stages. `read_data` measures the longest rows instead of taking the limits."""
+    size = footprint(config)
+    device = choose_device(config.model.device)
+    width = choose_dtype(config.model.dtype, device).itemsize
+    longest = measured(config) if read_data else limits(config)
+    planner = Planner(config, size, width, device.type != "cpu", longest)
+    return [planner.sft(), planner.reward(), planner.policy(), planner.evaluate()]
+
+
+def footprint(config: Config) -> Footprint:
+    """Of the configured base and adapters."""
+    model = config.model
+    source = resolve(model.name, sha256=model.sha256, cache_dir=model.cache_dir)
+    try:
+        return Footprint.of(
+            source, config.lora.model_dump(), fast=model.fast, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ConnectionError) as error:
+        raise ModelError(f"model.name {model.name!r}: its configuration can't be read: {error}") from None
+
+
+def limits(config: Config) -> Lengths:
+    """What the config allows."""
+    new = config.policy.sampling.max_new_tokens
+    prompt = config.policy.max_prompt_length
+    return Lengths(config.sft.max_length, config.reward.max_length, prompt, prompt + new)
+
+
+def measured(config: Config) -> Lengths:
+    """What the data's longest rows have, within the limits."""
+    top = limits(config)
+    found = lengths_of(config)
+    sft, pair, prompt, evaluated = (max(found[name], default=0) for name in ("sft", "reward", "policy", "evaluate"))
+    sampling = config.evaluate.sampling or config.policy.sampling
+    return Lengths(min(top.sft, sft), min(top.pair, pair), min(top.prompt, prompt), evaluated + sampling.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """The stages' memory; see the module's docstring."""
+
+    config: Config
+    size: Footprint
+    width: int
+    gpu: bool
+    longest: Lengths
+
+    def sft(self) -> StagePlan:
+        """One adapter, one pass of a microbatch at a time."""
+        cfg = self.config.sft
+        return StagePlan(
+            "sft",
+            self._stays(roles=1, trained=1, remembers=True),
+            {"training": self._training(min(cfg.microbatch_size, cfg.batch_size) * self.longest.sft)},
+        )
+
+    def reward(self) -> StagePlan:
+        """SFT, reward model and judge on one base; answers are sampled first, which say what a score of 0 is."""
+        cfg = self.config.reward
+        tokens = 2 * min(cfg.microbatch_size, cfg.batch_size) * self.longest.pair
+        rows = min(48, cfg.calibration_samples)
+        training = self._training(tokens)
+        training["logits"] = 0.0
+        return StagePlan(
+            "reward",
+            self._stays(roles=3 if cfg.judge else 2, trained=1, remembers=True),
+            {"sampling": self._sampling(rows, rows, self.config.policy.max_prompt_length), "training": training},
+        )
+
+    def policy(self) -> StagePlan:
+        """Every role on one base."""
+        cfg = self.config.policy
+        critic = cfg.needs_critic and cfg.critic == "adapter"
+        rows = cfg.prompts_per_step * cfg.group_size
+        micro = min(cfg.microbatch_size, cfg.minibatch_size, rows)
+        tokens = micro * (self.longest.prompt + cfg.sampling.max_new_tokens)
+        training = self._training(tokens * (2 if critic else 1))
+        training["logits"] = self.size.logits(micro * cfg.sampling.max_new_tokens, gpu=self.gpu)
+        roles = 3 + bool(self.config.reward.judge) + critic
+        return StagePlan(
+            "policy",
+            self._stays(roles=roles, trained=1 + critic, remembers=False),
+            {"sampling": self._sampling(cfg.prompts_per_step, rows, self.longest.prompt), "training": training},
+        )
+
+    def evaluate(self) -> StagePlan:
+        """Nothing learns."""
+        cfg = self.config.evaluate
+        sampling = cfg.sampling or self.config.policy.sampling
+        prompt = self.longest.evaluated - sampling.max_new_tokens
+        return StagePlan(
+            "evaluate",
+            self._stays(roles=3 + bool(self.config.reward.judge), trained=0, remembers=False),
+            {
+                "sampling": self._sampling(cfg.batch_size, cfg.batch_size, prompt, sampling.max_new_tokens),
+                "judging": {"activations": self.size.passing(cfg.batch_size // 2 * self.longest.evaluated, self.width)},
+            },
+        )
+
+    def _stays(self, *, roles: int, trained: int, remembers: bool) -> dict[str, float]:
+        adapter = self.size.adapter * ADAPTER
+        boundary = self.config.lora.states_mb * 2**20 if remembers and self.size.adapted < self.size.layers else 0
+        return {
+            "libraries": 0.0 if self.gpu else rss_mb() * MB,
+            "base": self.size.base(self.width, self.config.model.quantization),
+            "adapters": roles * adapter,
+            # Gradient, Adam's two moments, the best weights so far.
+            "optimiser": 4.0 * trained * adapter,
+            "kept states": float(boundary),
+        }
+
+    def _training(self, tokens: int) -> dict[str, float]:
+        checkpointing = self.config.model.gradient_checkpointing
+        return {
+            "activations": self.size.kept(tokens, self.width, checkpointing=checkpointing)
+            + self.size.passing(tokens, self.width),
+            "logits": self.size.logits(tokens, gpu=self.gpu),
+        }
+
+    def _sampling(self, prompts: int, rows: int, prompt: int, new: int | None = None) -> dict[str, float]:
+        room = self.config.policy.sampling.max_new_tokens if new is None else new
+        quantised = self.config.model.quantization != "none"
+        states = rows * (prompt + room) * self.size.hidden * self.width
+        return {
+            "decoder's weights": 0.0 if quantised else self.size.copy(self.width),
+            "keys and values": self.size.cache(rows, prompt + room, self.width),
+            "prompts": self.size.cache(prompts, prompt, self.width) + self.size.passing(prompts * prompt, self.width),
+            "logits": 3.0 * 4 * rows * self.size.vocabulary,
+            "boundary states": float(states) if self.size.adapted < self.size.layers else 0.0,
+        }
+
+
+# What to try when it doesn't fit, the gentlest first: label, and what changes.
+REMEDIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("half the microbatch", {}),
+    ("gradient checkpointing", {"model": {"gradient_checkpointing": True}}),
+    ("adapters on the upper half", {"lora": {"layers": "upper"}}),
+    ("a 4-bit base", {"model": {"quantization": "4bit"}}),
+)
+
+
+def remedies(config: Config, *, read_data: bool = False) -> dict[str, float]:
+    """Peak over all stages, in bytes, if one thing were changed: by the settings that do so."""
+    found: dict[str, float] = {}
+    for label, changes in REMEDIES:
+        other = _changed(config, changes) if changes else _halved(config)
+        if other != config:
+            found[label] = max(one.peak for one in plan(other, read_data=read_data))
+    return found
+
+
+def _changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
+    dumped = config.model_dump()
+    return parse_config({**dumped, **{name: {**dumped[name], **change} for name, change in changes.items()}})
+
+
+def _halved(config: Config) -> Config:
+    half = {
+        name: {"microbatch_size": max(1, getattr(config, name).microbatch_size // 2)}
+        for name in ("sft", "reward", "policy")
+    }
+    return _changed(config, half)
+
+
+def schools(size: Footprint) -> dict[str, float]:
+    """Bytes of weights, gradients and Adam for three ways to train the same model, so that one sees why LoRA."""
+    learned = size.adapter * ADAPTER * 4
+    four_bit = replace(size).base(2, "4bit")
+    return {
+        "full fine-tuning, Adam, fp32: weights 4, gradient 4, moments 8 bytes a parameter": 16.0 * size.parameters,
+        "LoRA on a frozen base in fp32": 4.0 * size.parameters + learned,
+        "LoRA on a frozen base in bf16": 2.0 * size.parameters + learned,
+        "LoRA on a frozen 4-bit base (NF4)": four_bit + learned,
+    }
+
+
+def available(config: Config) -> float:
+    """Bytes of memory of the device that the config chooses."""
+    device = choose_device(config.model.device)
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return total_memory()
