@@ -72,8 +72,10 @@ def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str, *, resume:
         visible=visible,
     )
     for finding in gates.findings(stage, result.metrics):
+        name = finding.gate.name
         if not finding.held:
-            say(gates.sentence(finding))
+            passed_over = name in config.gates.skip
+            say(f"gate {name}: closed, passed over (gates.skip)" if passed_over else gates.sentence(finding))
     return result
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.checkpoints import overwrite
 from pipeline.config import PolicyConfig
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.generate import give_back
 from pipeline.lm.policy import LanguagePolicy, rollout_values
 from pipeline.lm.vllm_sampler import VllmSampler
 from pipeline.rl.advantages import estimate_advantages
@@ -97,6 +98,7 @@ class Learner:
     def improve(self, rollout: Rollout, advantages: Tensor, returns: Tensor | None, step: int) -> dict[str, float]:
         """Optimise on one rollout; returns the statistics of `update`."""
         cfg = self.cfg
+        give_back()  # what the passes before have freed: an update holds the most
         warming = cfg.needs_critic and step <= cfg.critic_warmup_steps
         self.policy.values_only = warming
         rate = float(self.schedule.get_last_lr()[0])

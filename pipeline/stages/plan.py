@@ -5,6 +5,7 @@ its phases need (sampling: the decoder's copy, keys and values; training: activa
 to be as long as the limits allow, or as the data's longest.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +31,7 @@ class Lengths:
     pair: int  # of a chosen or rejected answer with its prompt
     prompt: int
     evaluated: int
+    kept: float = math.inf  # tokens of all training rows of a supervised stage, of which states may be kept
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,13 @@ def measured(config: Config) -> Lengths:
     found = lengths_of(config)
     sft, pair, prompt, evaluated = (max(found[name], default=0) for name in ("sft", "reward", "policy", "evaluate"))
     sampling = config.evaluate.sampling or config.policy.sampling
-    return Lengths(min(top.sft, sft), min(top.pair, pair), min(top.prompt, prompt), evaluated + sampling.max_new_tokens)
+    return Lengths(
+        min(top.sft, sft),
+        min(top.pair, pair),
+        min(top.prompt, prompt),
+        evaluated + sampling.max_new_tokens,
+        float(max(found["sft"].sum(), 2 * found["reward"].sum())),
+    )
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ class Planner:
         return StagePlan(
             "reward",
             self._stays(roles=3 if cfg.judge else 2, trained=1, remembers=True),
-            {"sampling": self._sampling(rows, rows, self.config.policy.max_prompt_length), "training": training},
+            {"sampling": self._sampling(rows, rows, self.longest.prompt), "training": training},
         )
 
     def policy(self) -> StagePlan:
@@ -153,14 +161,16 @@ class Planner:
 
     def _stays(self, *, roles: int, trained: int, remembers: bool) -> dict[str, float]:
         adapter = self.size.adapter * ADAPTER
-        boundary = self.config.lora.states_mb * 2**20 if remembers and self.size.adapted < self.size.layers else 0
+        boundary = 0.0
+        if remembers and self.size.adapted < self.size.layers:
+            boundary = min(self.config.lora.states_mb * 2.0**20, self.longest.kept * self.size.hidden * self.width)
         return {
             "libraries": 0.0 if self.gpu else rss_mb() * MB,
             "base": self.size.base(self.width, self.config.model.quantization),
             "adapters": roles * adapter,
             # Gradient, Adam's two moments, the best weights so far.
             "optimiser": 4.0 * trained * adapter,
-            "kept states": float(boundary),
+            "kept states": boundary,
         }
 
     def _training(self, tokens: int) -> dict[str, float]:
