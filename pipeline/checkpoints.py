@@ -22,8 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.atomic import sync_folder, write_atomically
 from pipeline.progress import say
-from pipeline.rundir import RunError, StageDir, sync_folder, write_atomically
+from pipeline.rundir import RunError, StageDir
 from pipeline.stopping import stop_requested
 
 State = Mapping[str, Any]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline import __version__, cli_agent
+from pipeline import __version__, cli_agent, cli_look
+from pipeline.cli_look import ConfigPath, Overrides, RunPath
 from pipeline.config import Config, ConfigError, dump_config, load_config
 from pipeline.rundir import STAGES, RunDir, RunError, summary
 
@@ -29,15 +29,10 @@ app = typer.Typer(
     ),
 )
 app.add_typer(cli_agent.app, name="agent")
+app.add_typer(cli_look.app)
 errors = Console(stderr=True)
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/quickstart.yaml")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="run_dir=PATH, seed=N, section.key=value; values are YAML"),
-]
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/quickstart")]
 
 
 def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[str], force: bool) -> Config:
@@ -92,77 +87,6 @@ def report(config: ConfigPath, overrides: Overrides = None) -> None:
     _write_report(Path(loaded.run_dir))
 
 
-@app.command()
-def data(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
-) -> None:
-    """Look at the data before training: schemas, lengths, bad rows, repeats, leaks between sets, length bias, template.
-
-    Needs the model's tokenizer only. Rows that can't be used go to RUN_DIR/quarantine.jsonl, with line and reason.
-    """
-    loaded = load_config(config, overrides or ())
-    from pipeline.stages.doctor import examine
-
-    found = examine(loaded)
-    if as_json:
-        typer.echo(json.dumps(found.figures(), ensure_ascii=False))
-        return
-    from pipeline.terminal import show_diagnosis
-
-    show_diagnosis(found)
-
-
-@app.command()
-def plan(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    device_memory: Annotated[str | None, typer.Option(help="What it must fit into, such as 24GiB or 8GB.")] = None,
-    data: Annotated[
-        bool, typer.Option("--data", help="Measure the data's longest rows; else the config's limits.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
-) -> None:
-    """How much memory each stage will need, and what to change if it doesn't fit. Loads no weights."""
-    loaded = load_config(config, overrides or ())
-    asked = None if device_memory is None else parse_memory(device_memory)
-    from pipeline.stages import plan as planning
-
-    plans = planning.plan(loaded, read_data=data)
-    if as_json:
-        typer.echo(json.dumps({one.stage: round(one.peak / 1e6, 1) for one in plans}))
-    else:
-        from pipeline.terminal import show_plan
-
-        fixes = planning.remedies(loaded, read_data=data)
-        limit = planning.available(loaded) if asked is None else asked
-        show_plan(plans, limit=limit, fixes=fixes, ways=planning.schools(planning.footprint(loaded)))
-    if asked is not None and any(one.peak > asked for one in plans):
-        raise typer.Exit(1)
-
-
-@app.command()
-def selftest(
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
-) -> None:
-    """Does the mathematics hold on this machine? Five checks with known answers, in a minute or less."""
-    from pipeline.selftest import selftest as run_checks
-
-    found = run_checks(device, dtype, visible=not as_json)
-    if as_json:
-        rows = {one.name: {"measured": one.measured, "limit": one.limit, "holds": one.holds} for one in found}
-        typer.echo(json.dumps(rows, ensure_ascii=False))
-    else:
-        from pipeline.terminal import show_checks
-
-        show_checks(found)
-    if not all(one.holds for one in found):
-        raise typer.Exit(1)
-
-
 @app.command("config")
 def show_config(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: defaults, file and overrides together."""
@@ -197,28 +121,6 @@ def chat(
     from pipeline.chat import converse
 
     converse(run_path, model, temperature, max_new_tokens)
-
-
-@app.command()
-def replay(run_path: RunPath) -> None:
-    """Look at the batch on which policy optimisation met a NaN: each completion's figures, and the weights."""
-    from pipeline.stages.replay import replay
-
-    replay(run_path)
-
-
-def parse_memory(text: str) -> float:
-    """Bytes of "24GiB", "8GB" or "512MB".
-
-    Raises:
-        ConfigError: it is no such size.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", text, re.IGNORECASE)
-    if not match or float(match[1]) == 0:
-        raise ConfigError(f"--device-memory {text!r}: give a size such as 24GiB, 8GB or 512MB")
-    unit = (match[2] or "").lower()
-    base = 1024 if unit.endswith("i") else 1000
-    return float(match[1]) * base ** " kmgt".index(unit[:1] or " ")
 
 
 def _write_report(run_dir: Path) -> None:

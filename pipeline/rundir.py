@@ -11,7 +11,6 @@ runs/NAME/
   report.html
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import write_atomically
 from pipeline.machine import environment, peak_rss_mb, reset_peak_rss
 
 STAGES = ("sft", "reward", "policy", "evaluate")
@@ -45,26 +45,6 @@ class StageResult:
     peak_rss_mb: float = 0.0
     peak_gpu_mb: float | None = None  # None where the stage ran without a GPU
     environment: dict[str, str] = field(default_factory=dict)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside `path`, flush to disk, then rename: readers see the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def sync_folder(path: Path) -> None:
-    """Flush a folder's list of names to disk, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -218,7 +198,12 @@ class RunDir:
         result = self.require(stage)
         if name not in result.artifacts:
             raise RunError(f"{stage} left no {name!r}; it has {', '.join(result.artifacts) or 'nothing'}")
-        return self.path / stage / result.artifacts[name]
+        path = self.path / stage / result.artifacts[name]
+        if not path.resolve().is_relative_to((self.path / stage).resolve()):
+            raise RunError(
+                f"{stage}'s {name!r} lies outside of its folder ({result.artifacts[name]}); repeat the stage"
+            )
+        return path
 
     def open_stage(self, stage: str, fingerprint: str, *, resume: bool = False) -> StageDir:
         """The folder of a stage about to run, empty unless an interrupted one may go on; results of the stage and of

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.rundir import RunDir, RunError, StageDir, fingerprint, read_jsonl, summary, write_atomically
+from pipeline.atomic import write_atomically
+from pipeline.rundir import RunDir, RunError, StageDir, fingerprint, read_jsonl, summary
 
 
 @pytest.fixture
@@ -158,3 +159,11 @@ def test_the_summary_is_flat_and_adds_up(run: RunDir) -> None:
     assert figures["total_seconds"] == pytest.approx(figures["sft.seconds"] + figures["reward.seconds"], abs=0.011)
     assert figures["sft.peak_rss_mb"] > 10
     assert not [name for name in figures if name.startswith(("policy", "evaluate"))]
+
+
+@pytest.mark.parametrize("place", ["../../elsewhere", "/etc", "adapter/../../sft/adapter"])
+def test_an_artifact_outside_of_its_stage_is_refused(run: RunDir, place: str) -> None:
+    """A result.json from somewhere else must not lead the loader through the disk."""
+    run.open_stage("reward", "mark").finish({}, artifacts={"reward": place})
+    with pytest.raises(RunError, match="outside of its folder"):
+        run.artifact("reward", "reward")

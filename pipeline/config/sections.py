@@ -241,6 +241,9 @@ class GatesConfig(Section):
     """What must hold before the next stage builds on a result."""
 
     skip: list[GateName] = Field(default_factory=list, description="gates to pass over; the report shows them")
+    prove_memory: Literal["auto", "always", "never"] = Field(
+        "auto", description="run the longest batch first, so that what doesn't fit shows at once; auto: on a GPU"
+    )
 
 
 class CheckpointConfig(Section):

@@ -7,11 +7,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.atomic import write_atomically
 from pipeline.report import curves, samples, tables
 from pipeline.report.headline import cautions, comparisons, headline
 from pipeline.report.load import Run, load
 from pipeline.report.wording import STAGE_NAMES, local_paths_shortened
-from pipeline.rundir import write_atomically
 
 # Model output may hold anything. Control characters become their pictures, half surrogate pairs the replacement sign.
 _VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}

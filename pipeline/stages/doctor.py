@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.atomic import write_atomically
 from pipeline.config import Config, DataConfig
 from pipeline.data.doctor import Labels, Leak, Repeats, labels, prompt_leaks, repeats
 from pipeline.data.schema import Demonstration, Kind, Preference, Row
@@ -16,7 +17,6 @@ from pipeline.lm.chat import ChatFormat, Encoded
 from pipeline.lm.options import load_chat
 from pipeline.lm.sources import resolve
 from pipeline.progress import bar
-from pipeline.rundir import write_atomically
 from pipeline.stages.inputs import Source, read
 
 KINDS: dict[str, Kind] = {

@@ -15,21 +15,20 @@ from torch import Tensor
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, PolicyConfig
-from pipeline.gates import require
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
-from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rl.losses import truncated_importance
 from pipeline.rl.rollout import Rollout
 from pipeline.rundir import RunDir, StageDir, StageResult
-from pipeline.stages.alarms import Watch
-from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
+from pipeline.stages.inputs import encode_prompts, load_backbone, machine, read
 from pipeline.stages.learner import Learner
-from pipeline.stages.policy_log import Clock, figures, outcome, sample_rows
+from pipeline.stages.policy_log import Clock, figures, sample_rows
+from pipeline.stages.proving import prove_policy, wanted
 from pipeline.stages.replay import offending_batch_kept
 from pipeline.stages.score import Score
+from pipeline.stages.training import Training
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
@@ -39,43 +38,26 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     source = read(config, cfg.data, "prompts")
     backbone = load_adapters(config, run_dir)
     encoded = encode_prompts(backbone.chat, source, cfg.max_prompt_length)
-    learner = Learner(backbone, cfg, config.seed)
-    texts = demonstrations(config) if cfg.stock_phrase_coef else ()
-    judge = RewardModel(backbone, "judge") if "judge" in backbone.adapters else None
-    score = Score(RewardModel(backbone, "reward"), cfg, texts, judge)
-    watch = Watch(learner, cfg.alarms)
-    history: list[dict[str, float]] = []
-    parts: dict[str, Learner | Score | Watch] = {"learner": learner, "score": score, "watch": watch}
-
-    def state() -> dict[str, Any]:
-        return {"history": history, **{name: part.state() for name, part in parts.items()}}
-
-    before = checkpoints.latest("policy")
-    if before is not None:
-        history = before["history"]
-        for name, part in parts.items():
-            part.restore(before[name])
+    training = Training(config, backbone)
+    if wanted(backbone, config.gates.prove_memory):
+        prove_policy(training.learner, [ids for _, ids in encoded])
+    training.restore(checkpoints.latest("policy"))
     batches = prompt_batches(encoded, cfg.prompts_per_step, cfg.steps, config.seed)
-    ending: dict[str, Any] = {}
-    with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=visible, done=len(history)) as progress:
-        for step, batch in islice(enumerate(batches, start=1), len(history), None):
-            with offending_batch_kept(out, learner, step):
-                rollout, scores, kl, row = iterate(learner, score, [ids for _, ids in batch], step)
+    done = len(training.history)
+    with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=visible, done=done) as progress:
+        for step, batch in islice(enumerate(batches, start=1), done, None):
+            with offending_batch_kept(out, training.learner, step):
+                rollout, scores, kl, row = iterate(training.learner, training.score, [ids for _, ids in batch], step)
                 out.log(step, row)
-            history.append(row)
-            if step == 1:
-                require("policy", outcome(history), config.gates.skip)
-            stop = watch.look(history)
-            if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps or stop:
+            training.look_back(row)
+            if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps or training.stopped_by:
                 out.sample(sample_rows(step, batch, rollout, scores, kl, cfg.group_size, backbone))
             progress.advance(figures={name: row[f"objective/{name}"] for name in ("score", "kl", "tokens", "eos_rate")})
-            if stop:
-                ending = {"stopped_by": stop, "returned_to": watch.go_back()}
+            if training.stopped_by:
                 break
-            checkpoints.step("policy", state)
-    metrics = outcome(history) | {"algorithm": cfg.algorithm, "steps": len(history), "alarms": watch.first} | ending
+            checkpoints.step("policy", training.state)
     return out.finish(
-        metrics | {"trainable_parameters": learner.trainable},
+        training.outcome(),
         artifacts=save_adapters(backbone, cfg, out),
         data={"policy": source.account(prompts=len(encoded))},
         **machine(backbone),

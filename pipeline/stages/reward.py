@@ -23,6 +23,7 @@ from pipeline.rl.losses import pairwise_loss
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.fit import Task, compute_lower, fit
 from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read
+from pipeline.stages.proving import prove_fit, wanted
 
 Pairs = Sequence[EncodedPair]
 SAMPLED_AT_ONCE = 48  # calibration prompts in one batch
@@ -110,6 +111,8 @@ def train(
             visible=visible,
         ),
     )
+    if wanted(backbone, config.gates.prove_memory):
+        prove_fit("reward", task, parameters, cfg)
     best = fit(task, parameters, cfg, out, name=name, seed=config.seed, checkpoints=checkpoints, visible=visible)
     return model, {
         "validation_accuracy": best["accuracy"],

@@ -14,6 +14,7 @@ from pipeline.lm.chat import Encoded
 from pipeline.rundir import StageDir, StageResult
 from pipeline.stages.fit import Task, compute_lower, fit
 from pipeline.stages.inputs import TRUNCATED_AWAY, Source, encode_demonstrations, load_backbone, machine, read
+from pipeline.stages.proving import prove_fit, wanted
 
 
 def run(config: Config, out: StageDir, checkpoints: Checkpoints) -> StageResult:
@@ -45,6 +46,8 @@ def run(config: Config, out: StageDir, checkpoints: Checkpoints) -> StageResult:
             backbone, [example.ids for example in train], cfg.microbatch_size, visible=visible
         ),
     )
+    if wanted(backbone, config.gates.prove_memory):
+        prove_fit("sft", task, parameters, cfg)
     best = fit(task, parameters, cfg, out, name="sft", seed=config.seed, checkpoints=checkpoints, visible=visible)
     backbone.save("sft", out.path / "adapter", role={"role": "sft"})
     metrics = {

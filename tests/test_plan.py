@@ -1,0 +1,74 @@
+"""`align plan`: says what fits, what would change that, and is near what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli_look import parse_memory
+from pipeline.config import ConfigError, load_config
+from pipeline.stages import plan as planning
+from tests.conftest import Align
+
+TINY = ["model.name=tiny", "model.sha256=null", "logging.progress=false"]
+
+
+def test_every_stage_has_its_peak(at_root: Path, run_align: Align, cache: Path) -> None:
+    code, out, err = run_align("plan", "configs/smoke.yaml", f"model.cache_dir={cache}", "--json")
+    assert code == 0, err
+    peaks = json.loads(out)
+    assert list(peaks) == ["sft", "reward", "policy", "evaluate"]
+    assert all(100 < peak < 4000 for peak in peaks.values())
+
+
+def test_the_table_tells_what_to_change(at_root: Path, run_align: Align, cache: Path) -> None:
+    code, out, _ = run_align("plan", "configs/smoke.yaml", f"model.cache_dir={cache}", "--device-memory", "24GiB")
+    assert code == 0
+    for part in (
+        "keys and values",
+        "half the microbatch",
+        "gradient checkpointing",
+        "a 4-bit base",
+        "full fine-tuning",
+    ):
+        assert part in " ".join(out.split())
+    code, out, _ = run_align("plan", "configs/smoke.yaml", f"model.cache_dir={cache}", "--device-memory", "64MB")
+    assert code == 1
+    assert "no" in out
+
+
+def test_each_remedy_asks_for_less(at_root: Path, cache: Path) -> None:
+    config = load_config(Path("configs/quickstart.yaml"), [*TINY, f"model.cache_dir={cache}", "lora.layers=all"])
+    peak = max(one.peak for one in planning.plan(config))
+    fixes = planning.remedies(config)
+    assert set(fixes) == {label for label, _ in planning.REMEDIES}
+    # Within what the process itself grows by between two looks.
+    assert all(value < peak + 30e6 for value in fixes.values())
+
+
+def test_the_datas_longest_rows_ask_for_less_than_the_limits(at_root: Path, cache: Path) -> None:
+    config = load_config(Path("configs/quickstart.yaml"), [*TINY, f"model.cache_dir={cache}", "sft.max_length=9000"])
+    limits, measured = planning.limits(config), planning.measured(config)
+    assert measured.sft < limits.sft == 9000
+    assert measured.prompt <= limits.prompt
+
+
+def test_a_model_of_a_billion_parameters_wants_sixteen_gigabytes_to_be_trained_whole() -> None:
+    size = planning.Footprint(10**9, 9 * 10**8, 10**7, 16, 16, 2048, 8192, 2048, 512, 128_000, True)
+    ways = list(planning.schools(size).values())
+    assert ways[0] == 16e9
+    assert ways == sorted(ways, reverse=True)
+    assert ways[-1] < 1.5e9
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("24GiB", 24 * 2**30), ("8GB", 8e9), ("512mb", 512e6), ("1.5 TiB", 1.5 * 2**40), ("900", 900.0)]
+)
+def test_sizes_are_read(text: str, size: float) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "0GiB", "GiB", "5XB"])
+def test_no_size_is_one_sentence(text: str) -> None:
+    with pytest.raises(ConfigError, match="24GiB"):
+        parse_memory(text)
