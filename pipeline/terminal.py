@@ -166,15 +166,13 @@ def show_plan(
 ) -> None:
     """What each stage needs, whether that fits into `limit` bytes, and what to change."""
     console = console or Console()
-    names = list(dict.fromkeys(name for one in plans for name in one.stays))
     table = Table(title="Memory by stage, in MB (10⁶ bytes)", title_justify="left")
-    for head in ("stage", *names, "largest phase", "needs", "peak", "fits"):
-        table.add_column(head, justify="left" if head in ("stage", "largest phase", "needs") else "right")
+    for head in ("stage", "lives through it", "largest phase", "peak", "fits"):
+        table.add_column(head, justify="right" if head == "peak" else "left")
     for one in plans:
-        needs = ", ".join(f"{part} {_mb(size)}" for part, size in one.phases[one.largest].items() if size)
         fits = "[green]yes[/green]" if one.peak <= limit else "[bold red]no[/bold red]"
-        stays = (_mb(one.stays.get(name, 0.0)) for name in names)
-        table.add_row(one.stage, *stays, one.largest, needs, f"[bold]{_mb(one.peak)}[/bold]", fits)
+        phase = f"[bold]{one.largest}[/bold]: {_parts(one.phases[one.largest])}"
+        table.add_row(one.stage, _parts(one.stays), phase, f"[bold]{_mb(one.peak)}[/bold]", fits)
     console.print(table)
     console.print(f"There is room for {_mb(limit)} MB.", highlight=False)
     if fixes:
@@ -190,6 +188,10 @@ def show_plan(
     for label, size in ways.items():
         schools.add_row(label, _mb(size))
     console.print(schools)
+
+
+def _parts(sizes: dict[str, float]) -> str:
+    return ", ".join(f"{name} {_mb(size)}" for name, size in sizes.items() if size >= 5e5)
 
 
 def _mb(size: float) -> str:

@@ -36,11 +36,8 @@ def fuzzed(*strategies: st.SearchStrategy[Any]) -> Callable[[Any], Any]:
     """Run a property on few cases by default and on many in the slow suite."""
 
     def decorate(check: Callable[..., None]) -> Any:
-        def few(*arguments: Any) -> None:
-            check(*arguments)
-
         quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-        run = {n: settings(max_examples=n, suppress_health_check=quiet)(given(*strategies)(few)) for n in (FEW, MANY)}
+        run = {n: settings(max_examples=n, suppress_health_check=quiet)(given(*strategies)(check)) for n in (FEW, MANY)}
 
         @pytest.mark.parametrize("cases", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
         def test(cases: int) -> None:

@@ -24,14 +24,9 @@ def test_every_stage_has_its_peak(at_root: Path, run_align: Align, cache: Path) 
 def test_the_table_tells_what_to_change(at_root: Path, run_align: Align, cache: Path) -> None:
     code, out, _ = run_align("plan", "configs/smoke.yaml", f"model.cache_dir={cache}", "--device-memory", "24GiB")
     assert code == 0
-    for part in (
-        "keys and values",
-        "half the microbatch",
-        "gradient checkpointing",
-        "a 4-bit base",
-        "full fine-tuning",
-    ):
-        assert part in " ".join(out.split())
+    shown = " ".join(out.replace("│", " ").replace("┃", " ").split())
+    for part in ("training:", "half the microbatch", "gradient checkpointing", "a 4-bit base", "full fine-tuning"):
+        assert part in shown
     code, out, _ = run_align("plan", "configs/smoke.yaml", f"model.cache_dir={cache}", "--device-memory", "64MB")
     assert code == 1
     assert "no" in out
@@ -42,8 +37,9 @@ def test_each_remedy_asks_for_less(at_root: Path, cache: Path) -> None:
     peak = max(one.peak for one in planning.plan(config))
     fixes = planning.remedies(config)
     assert set(fixes) == {label for label, _ in planning.REMEDIES}
-    # Within what the process itself grows by between two looks.
-    assert all(value < peak + 30e6 for value in fixes.values())
+    fixes.pop("adapters on the upper half")  # keeps states besides, which on two tiny layers weigh more than it saves
+    assert all(value <= peak for value in fixes.values())
+    assert min(fixes.values()) < peak
 
 
 def test_the_datas_longest_rows_ask_for_less_than_the_limits(at_root: Path, cache: Path) -> None:

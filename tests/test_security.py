@@ -54,7 +54,7 @@ def test_an_adapter_that_comes_as_a_pickle_is_not_opened(cache: Path, tmp_path: 
     noisy(tiny(cache), "sft").save("sft", folder)
     (folder / "adapter_model.safetensors").unlink()
     torch.save({"bomb": Bomb(trace)}, folder / "adapter_model.bin")
-    with pytest.raises((ModelError, OSError, ValueError)):
+    with pytest.raises(ModelError, match="safetensors alone"):
         tiny(cache).restore("sft", folder)
     assert not trace.exists()
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.lm.fused import fuse_lora
 from pipeline.lm.sources import ModelError
 
-HEAD_FILE = "head.safetensors"
+WEIGHTS_FILE, HEAD_FILE = "adapter_model.safetensors", "head.safetensors"
 # What must agree between a saved adapter and the config: PEFT's name → (ours, in words).
 _SHAPE = {"r": ("r", "rank"), "lora_alpha": ("alpha", "alpha"), "layers_to_transform": ("layers", "layers")}
 
@@ -81,9 +81,11 @@ class Adapters:
         """Load an adapter folder (safetensors only), with its head when there is one.
 
         Raises:
-            ModelError: its rank, alpha or layers aren't the config's, or its weights don't fit the base.
+            ModelError: it isn't there, its rank, alpha or layers aren't the config's, or its weights don't fit.
         """
         folder = Path(folder)
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise ModelError(f"{folder} has no {WEIGHTS_FILE}; adapters are loaded from safetensors alone")
         saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         for field, (name_in_config, word) in _SHAPE.items():
             asked = getattr(self.lora, field)
@@ -106,7 +108,7 @@ class Adapters:
         weights = get_peft_model_state_dict(self._peft, adapter_name=name)
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in weights.items()},
-            folder / "adapter_model.safetensors",
+            folder / WEIGHTS_FILE,
             metadata={"format": "pt"},
         )
         config: Any = self._peft.peft_config[name]

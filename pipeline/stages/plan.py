@@ -8,6 +8,7 @@ to be as long as the limits allow, or as the data's longest.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +22,12 @@ from pipeline.stages.doctor import lengths_of
 
 MB = 1e6
 SCATTER = 1.1  # what is allocated and freed leaves holes
+
+
+@cache
+def libraries() -> float:
+    """Bytes that this process holds, which has imported what a stage imports; of the first time it is asked."""
+    return rss_mb() * MB
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,7 @@ class Planner:
         if remembers and self.size.adapted < self.size.layers:
             boundary = min(self.config.lora.states_mb * 2.0**20, self.longest.kept * self.size.hidden * self.width)
         return {
-            "libraries": 0.0 if self.gpu else rss_mb() * MB,
+            "libraries": 0.0 if self.gpu else libraries(),
             "base": self.size.base(self.width, self.config.model.quantization),
             "adapters": roles * adapter,
             # Gradient, Adam's two moments, the best weights so far.

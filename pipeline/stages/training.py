@@ -36,8 +36,12 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """All that must be kept to go on exactly."""
-        parts = {"learner": self.learner, "score": self.score, "watch": self.watch}
-        return {"history": self.history, **{name: part.state() for name, part in parts.items()}}
+        return {
+            "history": self.history,
+            "learner": self.learner.state(),
+            "score": self.score.state(),
+            "watch": self.watch.state(),
+        }
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Take over what another process left; None = it begins."""
