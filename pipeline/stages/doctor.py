@@ -1,6 +1,7 @@
 """`align data`: read what the stages will read, and say what is in it and what may be wrong with it."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,8 @@ def examine(config: Config) -> Diagnosis:
 
 
 def chat_of(config: Config) -> ChatFormat:
-    """The model's tokenizer and template, without its weights."""
+    """The model's tokenizer and template, without its weights; it may use every core, for nothing forks here."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
     model = config.model
     folder = resolve(model.name, sha256=model.sha256, cache_dir=model.cache_dir)
     return load_chat(folder, template=model.chat_template, trust_remote_code=model.trust_remote_code)
