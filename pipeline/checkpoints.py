@@ -63,8 +63,11 @@ class Checkpoints:
             say(f"{out.stage}: going on after {position['seconds']:.0f} s of work", visible=visible)
 
     def latest(self, name: str) -> dict[str, Any] | None:
-        """The state under `name` to go on from, random numbers of torch set as they were; None = begin."""
-        content = self._found.get(name)
+        """The state under `name` to go on from, random numbers of torch set as they were; None = begin.
+
+        It is given away: asked again, there is none, for it may be as large as the model's optimiser.
+        """
+        content = self._found.pop(name, None)
         if content is None:
             return None
         set_random_state(content["random"])

@@ -56,13 +56,14 @@ def plan(
     asked = None if device_memory is None else parse_memory(device_memory)
     from pipeline.stages import plan as planning
 
-    plans = planning.plan(loaded, read_data=data)
+    longest = planning.measured(loaded) if data else planning.limits(loaded)
+    plans = planning.plan(loaded, longest)
     if as_json:
         typer.echo(json.dumps({one.stage: round(one.peak / 1e6, 1) for one in plans}))
     else:
         from pipeline.terminal import show_plan
 
-        fixes = planning.remedies(loaded, read_data=data)
+        fixes = planning.remedies(loaded, longest)
         limit = planning.available(loaded) if asked is None else asked
         show_plan(plans, limit=limit, fixes=fixes, ways=planning.schools(planning.footprint(loaded)))
     if asked is not None and any(one.peak > asked for one in plans):

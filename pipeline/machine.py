@@ -8,8 +8,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import psutil
-
 
 def reset_peak_rss() -> None:
     """Start a new measurement of peak memory, where the system can (Linux); elsewhere the peak is the process's."""
@@ -25,16 +23,6 @@ def peak_rss_mb() -> float:
                 return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def rss_mb() -> float:
-    """Resident memory in MB (10⁶ bytes) now."""
-    return float(psutil.Process().memory_info().rss) / 1e6
-
-
-def total_memory() -> float:
-    """The machine's memory in bytes."""
-    return float(psutil.virtual_memory().total)
 
 
 def environment(device: str, dtype: str) -> dict[str, str]:

@@ -154,12 +154,8 @@ class StageDir:
             **self._spent(),
         )
         write_atomically(self.path / "result.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
-        self.drop_checkpoints()
+        shutil.rmtree(self.checkpoints, ignore_errors=True)  # nobody goes on from them any more
         return result
-
-    def drop_checkpoints(self) -> None:
-        """Once the result is there nobody goes on from them."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
 class RunDir:

@@ -4,7 +4,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,13 +160,13 @@ def selftest(device: str = "auto", dtype: str = "auto", *, visible: bool = True)
     """All checks, in order."""
     where = choose_device(device)
     exact = choose_dtype(dtype, where) == torch.float32
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "cache_dir": str(folder / "models")}
         backbone = Backbone.load("tiny", lora=LORA, **options)
-        for seed, name in enumerate(("sft", "reward", "policy")):
-            backbone.adapters.add(name)
-            _scatter(backbone, name, seed)
+        for seed, adapter in enumerate(("sft", "reward", "policy")):
+            backbone.adapters.add(adapter)
+            _scatter(backbone, adapter, seed)
         # In bf16 an adapter that is folded into the sampler's weights is rounded with them.
         checks: list[tuple[str, Callable[[], float], float]] = [
             ("bandit: sampled optimum beside its closed form (total variation)", lambda: bandit(where), 0.03),
@@ -181,9 +180,9 @@ def selftest(device: str = "auto", dtype: str = "auto", *, visible: bool = True)
         ]  # fmt: skip
         found = []
         with bar("selftest", len(checks), visible=visible) as progress:
-            for name, measure, limit in checks:
+            for title, measure, limit in checks:
                 start = time.perf_counter()
-                found.append(Check(name, measure(), limit, time.perf_counter() - start))
+                found.append(Check(title, measure(), limit, time.perf_counter() - start))
                 progress.advance()
         return found
 

@@ -176,18 +176,16 @@ def show_plan(
     console.print(table)
     console.print(f"There is room for {_mb(limit)} MB.", highlight=False)
     if fixes:
-        changes = Table(title="Peak if one thing were changed", title_justify="left")
-        changes.add_column("change")
-        changes.add_column("peak, MB", justify="right")
-        for label, peak in fixes.items():
-            changes.add_row(label, _mb(peak))
-        console.print(changes)
-    schools = Table(title="Weights, gradients and Adam of this model, before any activation", title_justify="left")
-    schools.add_column("way")
-    schools.add_column("MB", justify="right")
-    for label, size in ways.items():
-        schools.add_row(label, _mb(size))
-    console.print(schools)
+        console.print(_sizes("Peak if one thing were changed", "change", fixes))
+    console.print(_sizes("Weights, gradients and Adam of this model, before any activation", "way", ways))
+
+
+def _sizes(title: str, head: str, sizes: dict[str, float]) -> Table:
+    table = Table(head, title=title, title_justify="left")
+    table.add_column("MB", justify="right")
+    for label, size in sizes.items():
+        table.add_row(label, _mb(size))
+    return table
 
 
 def _parts(sizes: dict[str, float]) -> str:

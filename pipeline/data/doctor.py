@@ -49,14 +49,15 @@ def text_of(row: Row) -> str:
 
 def repeats(rows: Sequence[Row]) -> Repeats:
     """Equal rows, and prompts that are nearly the same. Several answers to one prompt are no repeats of each other."""
-    first: dict[str, str] = {}
-    equal = []
-    for row in rows:
-        earlier = first.setdefault(text_of(row), row.where)
-        if earlier != row.where:
-            equal.append((earlier, row.where))
     once = {row.key: row for row in reversed(rows)}
-    return Repeats(equal, near_duplicates(reversed(once.values()), NEAR))
+    return Repeats(equal_rows(rows), near_duplicates(reversed(once.values()), NEAR))
+
+
+def equal_rows(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """(first, again) of rows that say the same."""
+    first: dict[str, str] = {}
+    pairs = ((first.setdefault(text_of(row), row.where), row.where) for row in rows)
+    return [(earlier, where) for earlier, where in pairs if earlier != where]
 
 
 def prompt_leaks(sets: Mapping[str, Sequence[Row]]) -> list[Leak]:
@@ -85,12 +86,10 @@ def labels(pairs: Sequence[Preference], lengths: Sequence[tuple[int, int]]) -> L
     longer = sum(chosen > rejected for chosen, rejected in lengths)
     equal = sum(chosen == rejected for chosen, rejected in lengths)
     seen: dict[tuple[str, str, str], str] = {}
-    repeated, contradicting = [], []
+    contradicting = []
     for pair in pairs:
         chosen, rejected = fold(pair.chosen), fold(pair.rejected)
         if (earlier := seen.get((pair.key, rejected, chosen))) is not None:
             contradicting.append((earlier, pair.where))
-        earlier = seen.setdefault((pair.key, chosen, rejected), pair.where)
-        if earlier != pair.where:
-            repeated.append((earlier, pair.where))
-    return Labels(len(pairs), longer, equal, repeated, contradicting)
+        seen.setdefault((pair.key, chosen, rejected), pair.where)
+    return Labels(len(pairs), longer, equal, equal_rows(pairs), contradicting)

@@ -156,6 +156,7 @@ class ChatFormat:
         return self._tokens(text[len(before) :])
 
     def render(self, messages: Sequence[Any], *, add_generation_prompt: bool) -> str:
+        """A conversation as the template writes it. Raises TemplateError where it can't."""
         try:
             text = self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=add_generation_prompt

@@ -89,17 +89,14 @@ class Footprint:
 
     def kept(self, tokens: int, width: int, *, checkpointing: bool = False) -> float:
         """Bytes that a pass with gradient keeps of `tokens`, from the first adapter upwards."""
-        layer = self._layer(tokens, width)
+        layer = self.passing(tokens, width)
         if checkpointing:
             return tokens * self.hidden * width * self.adapted + layer
         return layer * self.adapted
 
     def passing(self, tokens: int, width: int) -> float:
-        """Bytes at work in one layer: of a pass without gradient, or of a backward pass besides what is kept."""
-        return self._layer(tokens, width)
-
-    def _layer(self, tokens: int, width: int) -> float:
-        """What one layer keeps of its tokens for the backward pass.
+        """Bytes that one layer keeps of its tokens for the backward pass; so much is also at work in a pass without
+        gradient, and in a backward pass besides what is kept.
 
         The Llama family's, fused: the inputs of two norms, of the projections, of attention (queries, keys and values
         side by side, its output twice), of the gate (gate, up) and of the last projection. Elsewhere the libraries' own

@@ -97,10 +97,9 @@ def cautions(run: Run) -> list[str]:
 
 
 def _gates(run: Run) -> list[str]:
-    skipped = (run.config.get("gates") or {}).get("skip") or []
     closed = [one for stage in run.finished for one in findings(stage.name, stage.metrics) if not one.held]
     how = {True: "passed over on request", False: "found closed"}
-    return [f"Gate {one.gate.name} was {how[one.gate.name in skipped]}: {one.found}." for one in closed]
+    return [f"Gate {one.gate.name} was {how[one.gate.name in run.skipped_gates]}: {one.found}." for one in closed]
 
 
 def _alarms(run: Run) -> list[str]:

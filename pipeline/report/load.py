@@ -43,6 +43,11 @@ class Run:
         return self.stages[stage]
 
     @property
+    def skipped_gates(self) -> list[str]:
+        """Gates that the config passes over."""
+        return (self.config.get("gates") or {}).get("skip") or []
+
+    @property
     def finished(self) -> list[Stage]:
         """Stages with a result, in order."""
         return [stage for stage in self.stages.values() if stage.result]

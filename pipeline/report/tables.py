@@ -179,11 +179,10 @@ def reward(run: Run) -> Table | None:
 
 def held_gates(run: Run) -> Table | None:
     """What had to hold before the next stage built on a result, and whether it did."""
-    skipped = (run.config.get("gates") or {}).get("skip") or []
     rows = []
     for stage in run.finished:
         for finding in findings(stage.name, stage.metrics):
-            passed_over = "passed over (gates.skip)" if finding.gate.name in skipped else "closed"
+            passed_over = "passed over (gates.skip)" if finding.gate.name in run.skipped_gates else "closed"
             rows.append(
                 [
                     finding.gate.name,

@@ -29,24 +29,21 @@ class Recent:
         self._history, self._window = history, window
 
     def now(self, key: str) -> float | None:
-        """Mean of the latest `window` steps; None where a step lacks the figure, or there are fewer."""
-        return self._mean(key, len(self._history))
+        """Mean of the latest `window` steps."""
+        return self.at(key, len(self._history))
 
     def first(self, key: str) -> float | None:
         """Mean of the first `window` steps, once they are all over."""
-        return self._mean(key, self._window) if len(self._history) >= 2 * self._window else None
+        return self.at(key, self._window) if len(self._history) >= 2 * self._window else None
 
     def best(self, key: str) -> tuple[int, float] | None:
         """The step whose mean over the `window` up to it is the highest, and that mean."""
-        means = ((end, self._mean(key, end)) for end in range(self._window, len(self._history) + 1))
+        means = ((end, self.at(key, end)) for end in range(self._window, len(self._history) + 1))
         return max(((end, mean) for end, mean in means if mean is not None), key=lambda pair: pair[1], default=None)
 
     def at(self, key: str, step: int) -> float | None:
-        """Mean of the `window` steps up to `step`."""
-        return self._mean(key, step)
-
-    def _mean(self, key: str, end: int) -> float | None:
-        rows = self._history[max(0, end - self._window) : end]
+        """Mean of the `window` steps up to `step`; None where one lacks the figure, or there are fewer."""
+        rows = self._history[max(0, step - self._window) : step]
         if len(rows) < self._window or any(key not in row for row in rows):
             return None
         return sum(row[key] for row in rows) / len(rows)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,7 @@ class Diagnosis:
 
     def figures(self) -> dict[str, Any]:
         """What `--json` prints."""
-        leaks: dict[str, int] = {}
-        for leak in self.leaks:
-            key = f"{leak.first} and {leak.second}"
-            leaks[key] = leaks.get(key, 0) + 1
+        leaks = dict(Counter(f"{leak.first} and {leak.second}" for leak in self.leaks))
         sections = {section.name: section.figures() for section in self.sections}
         return {**sections, "leaks": leaks, "quarantine": str(self.quarantine) if self.quarantine else None}
 

@@ -7,27 +7,26 @@ to be as long as the limits allow, or as the data's longest.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import psutil
 import torch
 
 from pipeline.config import Config, parse_config
 from pipeline.lm.footprint import ADAPTER, Footprint
 from pipeline.lm.options import choose_device, choose_dtype
 from pipeline.lm.sources import ModelError, resolve
-from pipeline.machine import rss_mb, total_memory
 from pipeline.stages.doctor import lengths_of
 
-MB = 1e6
 SCATTER = 1.1  # what is allocated and freed leaves holes
 
 
 @cache
 def libraries() -> float:
     """Bytes that this process holds, which has imported what a stage imports; of the first time it is asked."""
-    return rss_mb() * MB
+    return float(psutil.Process().memory_info().rss)
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,12 @@ class StagePlan:
         return max(self.phases, key=lambda name: sum(self.phases[name].values()))
 
 
-def plan(config: Config, *, read_data: bool = False) -> list[StagePlan]:
-    """The four stages. `read_data` measures the longest rows instead of taking the limits."""
+def plan(config: Config, longest: Lengths | None = None) -> list[StagePlan]:
+    """The four stages, for rows as long as `longest`; None = as the limits allow."""
     size = footprint(config)
     device = choose_device(config.model.device)
     width = choose_dtype(config.model.dtype, device).itemsize
-    longest = measured(config) if read_data else limits(config)
-    planner = Planner(config, size, width, device.type != "cpu", longest)
+    planner = Planner(config, size, width, device.type != "cpu", longest or limits(config))
     return [planner.sft(), planner.reward(), planner.policy(), planner.evaluate()]
 
 
@@ -210,13 +208,14 @@ REMEDIES: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def remedies(config: Config, *, read_data: bool = False) -> dict[str, float]:
-    """Peak over all stages, in bytes, if one thing were changed: by the settings that do so."""
+def remedies(config: Config, longest: Lengths | None = None) -> dict[str, float]:
+    """Peak over all stages, in bytes, if one thing were changed, by its label; no change moves what `plan` takes for
+    the longest rows."""
     found: dict[str, float] = {}
     for label, changes in REMEDIES:
         other = _changed(config, changes) if changes else _halved(config)
         if other != config:
-            found[label] = max(one.peak for one in plan(other, read_data=read_data))
+            found[label] = max(one.peak for one in plan(other, longest))
     return found
 
 
@@ -236,12 +235,11 @@ def _halved(config: Config) -> Config:
 def schools(size: Footprint) -> dict[str, float]:
     """Bytes of weights, gradients and Adam for three ways to train the same model, so that one sees why LoRA."""
     learned = size.adapter * ADAPTER * 4
-    four_bit = replace(size).base(2, "4bit")
     return {
         "full fine-tuning, Adam, fp32: weights 4, gradient 4, moments 8 bytes a parameter": 16.0 * size.parameters,
         "LoRA on a frozen base in fp32": 4.0 * size.parameters + learned,
         "LoRA on a frozen base in bf16": 2.0 * size.parameters + learned,
-        "LoRA on a frozen 4-bit base (NF4)": four_bit + learned,
+        "LoRA on a frozen 4-bit base (NF4)": size.base(2, "4bit") + learned,
     }
 
 
@@ -250,4 +248,4 @@ def available(config: Config) -> float:
     device = choose_device(config.model.device)
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
-    return total_memory()
+    return float(psutil.virtual_memory().total)

@@ -14,7 +14,7 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.lm.policy import LanguagePolicy, completion_texts, rollout_logprobs
+from pipeline.lm.policy import completion_texts, rollout_logprobs
 from pipeline.lm.reward import RewardModel
 from pipeline.rl.rollout import Rollout
 from pipeline.rundir import RunError, StageDir
@@ -88,12 +88,9 @@ def replay(run_path: Path) -> None:
         backbone.adapters.load("critic", folder / "critic")
         names.append("critic")
     rollout = load_batch(folder).to(backbone.device)
-    cfg = config.policy
-    policy = LanguagePolicy(backbone, temperature=cfg.sampling.temperature, batch_size=2 * cfg.microbatch_size)
-    now = rollout_logprobs(
-        backbone, "policy", rollout, temperature=policy.temperature, batch_size=2 * cfg.microbatch_size
-    )
-    scores = RewardModel(backbone, "reward").score(rollout, batch_size=2 * cfg.microbatch_size)
+    size, temperature = 2 * config.policy.microbatch_size, config.policy.sampling.temperature
+    now = rollout_logprobs(backbone, "policy", rollout, temperature=temperature, batch_size=size)
+    scores = RewardModel(backbone, "reward").score(rollout, batch_size=size)
     console = Console()
     console.print(f"step {story['step']}: {story['error']}", markup=False, highlight=False)
     console.print(table(rollout, completion_texts(backbone, rollout), now, scores))
