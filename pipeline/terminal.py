@@ -53,7 +53,7 @@ def _rows(sections: Sequence[Examined]) -> Table:
     for one in sections:
         info = one.source.info
         reasons = ", ".join(f"{reason} {count}" for reason, count in one.source.bad.counts.items()) or "–"
-        counts = (len(one.repeats.equal), len(one.repeats.near))
+        counts = (len(one.equal), len(one.near))
         table.add_row(
             *(one.name, escape(str(info["source"])), str(info["format"]), f"{info['read']:,}", f"{info['used']:,}"),
             *(reasons, *(f"{count:,}" if count else "–" for count in counts)),
@@ -103,15 +103,15 @@ def attention(found: Diagnosis) -> list[str]:
             notes.append(f"{one.name}: {count:,} rows turned away, {reason}")
         if one.cut:
             notes.append(f"{one.name}: {one.cut:,} rows are longer than {one.limit} tokens and will be cut or left out")
-        if one.repeats.equal:
+        if one.equal:
             notes.append(
-                f"{one.name}: {_some(len(one.repeats.equal), 'row says', 'rows say')} what another one says: "
-                f"{_places(one.repeats.equal)}"
+                f"{one.name}: {_some(len(one.equal), 'row says', 'rows say')} what another one says: "
+                f"{_places(one.equal)}"
             )
-        if one.repeats.near:
+        if one.near:
             notes.append(
-                f"{one.name}: {_some(len(one.repeats.near), 'pair', 'pairs')} of prompts nearly the same: "
-                f"{_places(one.repeats.near)}"
+                f"{one.name}: {_some(len(one.near), 'pair', 'pairs')} of prompts nearly the same: "
+                f"{_places(one.near)}"
             )
         notes += _label_notes(one)
     for (first, second), count in Counter((leak.first, leak.second) for leak in found.leaks).items():

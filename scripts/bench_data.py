@@ -4,7 +4,8 @@
     python scripts/bench_data.py --rows 1000000 model.name=FOLDER
 
 Writes preference pairs of words with the frequencies of language (Zipf), a hundredth of the prompts said before with a
-word changed, and prints the seconds of the whole command and what it found.
+word changed, and prints the seconds of the whole command and what it found. The fewer words there are, the more prompts
+have some in common, and the longer comparing them takes.
 """
 
 import argparse
@@ -18,7 +19,6 @@ from itertools import accumulate
 from pathlib import Path
 
 CONFIG = "configs/quickstart.yaml"
-VOCABULARY = 20_000
 REPEATED = 0.01  # share of prompts that are an earlier one with a word changed
 
 
@@ -26,10 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="KEY=VALUE, as for `align data`")
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--words", type=int, default=20_000, help="size of the vocabulary")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pairs.jsonl"
-        write(file, arguments.rows)
+        write(file, arguments.rows, arguments.words)
         settings = [f"reward.data.source={file}", f"run_dir={folder}/run", *arguments.overrides]
         start = time.perf_counter()
         command = [sys.executable, "-m", "pipeline.cli", "data", CONFIG, "--json", *settings]
@@ -39,11 +40,11 @@ def main() -> None:
     print(f"{arguments.rows:,} rows, {seconds:.1f} s, {found['near_duplicate_prompts']:,} prompts nearly the same")
 
 
-def write(file: Path, rows: int) -> None:
+def write(file: Path, rows: int, vocabulary: int) -> None:
     """The pairs, as JSON lines."""
     rng = random.Random(0)
-    words = [f"w{index:x}" for index in range(VOCABULARY)]
-    weights = list(accumulate(1 / rank for rank in range(1, VOCABULARY + 1)))
+    words = [f"w{index:x}" for index in range(vocabulary)]
+    weights = list(accumulate(1 / rank for rank in range(1, vocabulary + 1)))
 
     def text(low: int, high: int) -> list[str]:
         return rng.choices(words, cum_weights=weights, k=rng.randint(low, high))

@@ -11,6 +11,7 @@ completion costs, and the exponent k of cost ~ n^k between an axis' last two poi
 import argparse
 import json
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,9 @@ def plot(results: dict[str, dict[str, Any]], file: Path) -> None:
             ax = axes[row][column]
             if all(label.isdigit() for label in points):
                 ax.plot([int(label) for label in points], values, "o-", color=colour)
-                ax.set_xlim(left=0)
+                ax.set_xticks([0, *(int(label) for label in points)])
             else:
-                ax.bar([label.replace(", ", ",\n") for label in points], values, color=colour, width=0.6)
+                ax.bar([textwrap.fill(label, 14) for label in points], values, color=colour, width=0.6)
                 ax.tick_params(axis="x", labelsize=7)
             ax.spines[["top", "right"]].set_visible(False)
         axes[1][column].set_xlabel(AXES[name].label, fontsize=9)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import leaks, load, near_duplicates
+from pipeline.data import leaks, load
+from pipeline.data.similar import near_duplicates
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "data" / "quickstart"

@@ -3,7 +3,7 @@
 from pipeline.data.loaders import Loaded, load
 from pipeline.data.rows import BadRows, DataError, Reason
 from pipeline.data.schema import Demonstration, Kind, Message, Preference, Prompt, Row
-from pipeline.data.splits import assert_disjoint, leaks, near_duplicates, split_by_prompt
+from pipeline.data.splits import assert_disjoint, leaks, split_by_prompt
 
 __all__ = [
     "BadRows",
@@ -19,6 +19,5 @@ __all__ = [
     "assert_disjoint",
     "leaks",
     "load",
-    "near_duplicates",
     "split_by_prompt",
 ]

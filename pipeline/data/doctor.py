@@ -1,25 +1,19 @@
 """What may be wrong with data that can be read: repeats, leaks, lengths that give labels away, labels at odds."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
-from pipeline.data.schema import Demonstration, Preference, Prompt, Row, fold
-from pipeline.data.splits import near_duplicates
+from pipeline.data.schema import Demonstration, Preference, Row, fold
+from pipeline.data.similar import similar
 
 NEAR = 0.8  # share of words that two prompts have in common to count as nearly the same
 
 
 @dataclass(frozen=True)
-class Repeats:
-    """Rows of one set that say what another one says. Places are such as ``train.jsonl:17``."""
-
-    equal: list[tuple[str, str]]  # (first, again): the whole row but for spacing and case
-    near: list[tuple[str, str]]  # prompts that share most of their words, or all of them
-
-
-@dataclass(frozen=True)
 class Leak:
-    """A prompt of one set that stands in another one, too."""
+    """A prompt of one set that stands in another one, too. Places are such as ``train.jsonl:17``."""
 
     first: str
     second: str
@@ -47,38 +41,39 @@ def text_of(row: Row) -> str:
     return row.key
 
 
-def repeats(rows: Sequence[Row]) -> Repeats:
-    """Equal rows, and prompts that are nearly the same. Several answers to one prompt are no repeats of each other."""
-    once = {row.key: row for row in reversed(rows)}
-    return Repeats(equal_rows(rows), near_duplicates(reversed(once.values()), NEAR))
-
-
 def equal_rows(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """(first, again) of rows that say the same."""
+    """(first, again) of rows that say the same but for spacing and case. Other answers to a prompt are other rows."""
     first: dict[str, str] = {}
     pairs = ((first.setdefault(text_of(row), row.where), row.where) for row in rows)
     return [(earlier, where) for earlier, where in pairs if earlier != where]
 
 
-def prompt_leaks(sets: Mapping[str, Sequence[Row]]) -> list[Leak]:
-    """Prompts that stand in two sets, equal or nearly the same; each pair of prompts once.
+def compare_prompts(sets: Mapping[str, Sequence[Row]]) -> tuple[dict[str, list[tuple[str, str]]], list[Leak]]:
+    """Prompts that are nearly the same within a set, and those of one set that stand in another, too.
 
-    One data file may serve two stages: only its first set is compared with the others.
+    All sets are compared in one go. Several rows with one prompt count as one, the first of them.
+
+    Returns:
+        Pairs of places by set, and leaks: a set's prompt that is equal to one of an earlier set, or else nearly so.
     """
-    home: dict[str, str] = {}  # where → set
-    once: dict[tuple[str, str], Prompt] = {}
-    for name, rows in sets.items():
-        for row in rows:
-            place = f"{name}\x00{row.where}"
-            home[place] = name
-            once.setdefault((name, row.key), Prompt(row.prompt, place, {}))
-    found = []
-    for a, b in near_duplicates(once.values(), NEAR):
-        if home[a] != home[b]:
-            places = a.partition("\x00")[2], b.partition("\x00")[2]
-            found.append((home[a], home[b], places, a, b))
-    keys = {row.where: row.key for row in once.values()}
-    return [Leak(first, second, places, keys[a] == keys[b]) for first, second, places, a, b in found]
+    places = {name: {row.key: row.where for row in reversed(rows)} for name, rows in sets.items()}
+    keys = list(dict.fromkeys(row.key for rows in sets.values() for row in rows))
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    near: dict[str, list[tuple[str, str]]] = {name: [] for name in sets}
+    for a, b in ((keys[a], keys[b]) for a, b in similar(keys, NEAR)):
+        alike[a].append(b)
+        alike[b].append(a)
+        for name, own in places.items():
+            if a in own and b in own:
+                near[name].append((own[a], own[b]))
+    leaks = []
+    for first, second in combinations(sets, 2):
+        for key in (key for key in keys if key in places[second]):
+            found = [other for other in (key, *alike[key]) if other in places[first]]
+            if found:
+                where = places[first][found[0]], places[second][key]
+                leaks.append(Leak(first, second, where, equal=found[0] == key))
+    return near, leaks
 
 
 def labels(pairs: Sequence[Preference], lengths: Sequence[tuple[int, int]]) -> Labels:

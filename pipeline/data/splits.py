@@ -1,4 +1,4 @@
-"""Splitting by prompt, so that no question is both trained on and judged on; finding those that nearly are.
+"""Splitting by prompt, so that no question is both trained on and judged on.
 
 Rows are split by a keyed hash of their prompt. All rows of one prompt land in one part, and a row's part
 depends on nothing but its prompt, the seed and the fractions: adding or removing other rows moves none.
@@ -7,8 +7,6 @@ depends on nothing but its prompt, the seed and the fractions: adding or removin
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import combinations
@@ -66,55 +64,6 @@ def assert_disjoint(parts: Mapping[str, Sequence[Keyed]]) -> None:
         return
     shown = "; ".join(f"{a} and {b}: {key[:80]!r}" for a, b, key in found[:3])
     raise DataError(f"{len(found)} prompt(s) occur in two parts, e.g. {shown}. Fix: split with split_by_prompt.")
-
-
-def near_duplicates(rows: Iterable[Keyed], threshold: float = 0.6) -> list[tuple[str, str]]:
-    """Pairs of rows whose prompts share most of their words: the Jaccard index of their word sets.
-
-    Exact, though no two prompts are compared without cause. With its words sorted from rare to frequent, a
-    prompt of n words can reach the threshold t only with prompts that share one of its first n - ceil(tn) + 1
-    words (the prefix filter of Chaudhuri et al. 2006), and rare words have few owners. Text without spaces
-    between words counts as one word, so there only equal prompts are found.
-
-    Returns:
-        (where, where) in the order of the rows. Equal prompts are paired with the first of their kind only.
-
-    Raises:
-        DataError: If the threshold is not in (0, 1].
-    """
-    if not 0 < threshold <= 1:
-        raise DataError(f"threshold = {threshold}. Fix: use a share in (0, 1].")
-    places: list[str] = []
-    first: dict[str, int] = {}
-    repeats: list[tuple[int, int]] = []
-    for index, row in enumerate(rows):
-        places.append(row.where)
-        earlier = first.setdefault(row.key, index)
-        if earlier != index:
-            repeats.append((earlier, index))
-    words = {index: set(re.findall(r"\w+", key)) for key, index in first.items()}
-    return [(places[a], places[b]) for a, b in sorted(repeats + _similar(words, threshold))]
-
-
-def _similar(words: Mapping[int, set[str]], threshold: float) -> list[tuple[int, int]]:
-    frequency = Counter(word for own in words.values() for word in own)
-    owners: defaultdict[str, list[int]] = defaultdict(list)
-    pairs = []
-    for index, own in words.items():
-        rare_first = sorted(own, key=lambda word: (frequency[word], word))
-        # The small term keeps rounding (0.6 * 5 may come out above 3) from cutting the prefix short.
-        least = threshold * len(own) - 1e-9
-        prefix = rare_first[: len(own) - math.ceil(least) + 1]
-        for other in {other for word in prefix for other in owners[word]}:
-            size = len(words[other])
-            if min(size, len(own)) < threshold * max(size, len(own)) - 1e-9:
-                continue  # too unequal in length to overlap enough
-            shared = len(own & words[other])
-            if shared >= threshold * (len(own) + size - shared) - 1e-9:
-                pairs.append((other, index))
-        for word in prefix:
-            owners[word].append(index)
-    return pairs
 
 
 def _position(key: str, seed: int) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.atomic import write_atomically
 from pipeline.config import Config, DataConfig
-from pipeline.data.doctor import Labels, Leak, Repeats, labels, prompt_leaks, repeats
+from pipeline.data.doctor import Labels, Leak, compare_prompts, equal_rows, labels
 from pipeline.data.schema import Demonstration, Kind, Preference, Row
 from pipeline.evaluation.statistics import wilson
 from pipeline.lm.chat import ChatFormat, Encoded
@@ -41,7 +41,8 @@ class Examined:
         lengths: tokens of each row by part: prompt, answer, chosen, rejected.
         limit: the longest prompt, or sequence, that the stage takes.
         cut: rows that are longer.
-        repeats, labels: see `pipeline.data.doctor`; labels of pairs only.
+        equal, near: places of rows that say the same, and of prompts that are nearly the same.
+        labels: of pairs only.
     """
 
     name: str
@@ -49,13 +50,14 @@ class Examined:
     lengths: dict[str, np.ndarray]
     limit: int | None
     cut: int
-    repeats: Repeats
+    equal: list[tuple[str, str]]
+    near: list[tuple[str, str]]
     labels: Labels | None
 
     def figures(self) -> dict[str, Any]:
         """What `--json` prints of it."""
-        told = {**self.source.account(), "too_long": self.cut, "equal_rows": len(self.repeats.equal)}
-        told["near_duplicate_prompts"] = len(self.repeats.near)
+        told = {**self.source.account(), "too_long": self.cut, "equal_rows": len(self.equal)}
+        told["near_duplicate_prompts"] = len(self.near)
         for part, tokens in self.lengths.items():
             told[f"{part}_tokens"] = dict(zip(("min", "median", "p95", "max"), quantiles(tokens), strict=True))
         if self.labels is not None:
@@ -89,10 +91,11 @@ def examine(config: Config) -> Diagnosis:
     """
     chat = chat_of(config)
     visible = config.logging.progress
-    sections = [section(config, chat, name, visible) for name in KINDS]
-    with bar("leaks between sets", 1, visible=visible) as progress:
-        leaks = prompt_leaks({one.name: one.source.rows for one in sections})
+    measured = {name: measure(config, chat, name, visible) for name in KINDS}
+    with bar("prompts nearly the same", 1, visible=visible) as progress:
+        near, leaks = compare_prompts({name: source.rows for name, (source, _) in measured.items()})
         progress.advance()
+    sections = [section(config, name, *found, near[name]) for name, found in measured.items()]
     return Diagnosis(sections, leaks, quarantine(config, sections), preview(chat, sections[0].source.rows))
 
 
@@ -104,9 +107,10 @@ def chat_of(config: Config) -> ChatFormat:
     return load_chat(folder, template=model.chat_template, trust_remote_code=model.trust_remote_code)
 
 
-def section(config: Config, chat: ChatFormat, name: str, visible: bool) -> Examined:
-    """One section's data, read, measured and looked at."""
-    source, lengths = measure(config, chat, name, visible)
+def section(
+    config: Config, name: str, source: Source, lengths: dict[str, np.ndarray], near: list[tuple[str, str]]
+) -> Examined:
+    """All that is to be said of one section's data."""
     stage = getattr(config, name)
     limit = getattr(stage, "max_length", getattr(stage, "max_prompt_length", None))
     cut = 0 if limit is None else int((whole(lengths) > limit).sum())
@@ -114,7 +118,7 @@ def section(config: Config, chat: ChatFormat, name: str, visible: bool) -> Exami
     if "chosen" in lengths:
         pairs = zip(lengths["chosen"].tolist(), lengths["rejected"].tolist(), strict=True)
         found = labels(source.rows, list(pairs))
-    return Examined(name, source, lengths, limit, cut, repeats(source.rows), found)
+    return Examined(name, source, lengths, limit, cut, equal_rows(source.rows), near, found)
 
 
 def measure(config: Config, chat: ChatFormat, name: str, visible: bool) -> tuple[Source, dict[str, np.ndarray]]:

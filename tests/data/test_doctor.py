@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.data.doctor import labels, prompt_leaks, repeats
+from pipeline.data.doctor import compare_prompts, equal_rows, labels
 from pipeline.data.schema import Demonstration, Message, Preference, Prompt
 
 
@@ -28,15 +28,16 @@ def test_equal_rows_are_found_and_other_answers_to_a_prompt_are_not() -> None:
         demonstration(2, "why?", "  so. "),
         demonstration(3, "Why?", "Because."),
     ]
-    assert repeats(rows).equal == [("a.jsonl:1", "a.jsonl:2")]
-    assert repeats(rows).near == []
+    assert equal_rows(rows) == [("a.jsonl:1", "a.jsonl:2")]
+    assert compare_prompts({"sft": rows}) == ({"sft": []}, [])
 
 
 def test_prompts_that_are_nearly_the_same() -> None:
     rows = prompts("a", "how do i boil a small egg at home", "How do I boil a small egg at home?", "what is the time")
-    near = repeats([*rows, *prompts("b", "how do i boil a small egg at home now")]).near
-    assert ("a.jsonl:1", "b.jsonl:1") in near
-    assert not any("a.jsonl:3" in places for places in near)
+    rows += prompts("b", "how do i boil a small egg at home now")
+    near, leaks = compare_prompts({"sft": prompts("s", "hello"), "policy": rows})
+    assert near["policy"] == [("a.jsonl:1", "a.jsonl:2"), ("a.jsonl:1", "b.jsonl:1"), ("a.jsonl:2", "b.jsonl:1")]
+    assert near["sft"] == leaks == []
 
 
 def test_leaks_between_sets_are_told_with_both_places() -> None:
@@ -45,15 +46,24 @@ def test_leaks_between_sets_are_told_with_both_places() -> None:
         "policy": prompts("p", "tell me a story"),
         "evaluate": prompts("e", "What is  the time", "how do i boil a small egg at home today", "who are you"),
     }
-    found = {(leak.first, leak.second, leak.where, leak.equal) for leak in prompt_leaks(sets)}
-    assert found == {
+    near, leaks = compare_prompts(sets)
+    assert {(leak.first, leak.second, leak.where, leak.equal) for leak in leaks} == {
         ("sft", "evaluate", ("s.jsonl:2", "e.jsonl:1"), True),
         ("sft", "evaluate", ("s.jsonl:1", "e.jsonl:2"), False),
     }
+    assert not any(near.values())
+
+
+def test_a_prompt_in_three_sets_leaks_from_each_to_each_later_one() -> None:
+    sets = {name: prompts(name, "what is the time", "what is it") for name in ("sft", "policy", "evaluate")}
+    _, leaks = compare_prompts(sets)
+    assert len(leaks) == 6  # two prompts, three pairs of sets
+    assert all(leak.equal for leak in leaks)
 
 
 def test_repeats_within_a_set_are_no_leak() -> None:
-    assert prompt_leaks({"sft": prompts("s", "what is it", "what is it"), "policy": prompts("p", "who are you")}) == []
+    sets = {"sft": prompts("s", "what is it", "what is it"), "policy": prompts("p", "who are you")}
+    assert compare_prompts(sets) == ({"sft": [], "policy": []}, [])
 
 
 def test_labels_at_odds_and_repeated() -> None:

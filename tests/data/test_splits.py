@@ -1,7 +1,7 @@
 """Splits by prompt, leaks between them, and prompts that are nearly the same."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data import (
@@ -12,7 +12,6 @@ from pipeline.data import (
     Row,
     assert_disjoint,
     leaks,
-    near_duplicates,
     split_by_prompt,
 )
 
@@ -82,40 +81,3 @@ def test_turns_do_not_run_together_in_a_key() -> None:
     one = Prompt(({"role": "user", "content": "a\nb"},), "x:1", {})
     two = Prompt((Message(role="user", content="a"), Message(role="assistant", content="b")), "x:2", {})
     assert one.key != two.key
-
-
-def test_near_duplicates_by_eye() -> None:
-    rows = [
-        ask("Write a poem about the sea", "x:1"),
-        ask("Name three rivers", "x:2"),
-        ask("write a poem about the sea!", "x:3"),  # same six words
-        ask("Write a poem about the moon", "x:4"),  # 5 shared of 7
-        ask("name  three RIVERS", "x:5"),  # equal once folded
-    ]
-    assert near_duplicates(rows) == [("x:1", "x:3"), ("x:1", "x:4"), ("x:2", "x:5"), ("x:3", "x:4")]
-    assert near_duplicates(rows, threshold=5 / 7 + 0.01) == [("x:1", "x:3"), ("x:2", "x:5")]
-    with pytest.raises(DataError, match=r"threshold = 0"):
-        near_duplicates(rows, threshold=0)
-
-
-def test_rows_of_one_place_are_still_told_apart() -> None:
-    rows = [ask("one two three", "x:1"), ask("four five six", "x:1"), ask("one two three!", "x:1")]
-    assert near_duplicates(rows) == [("x:1", "x:1")]
-
-
-word_lists = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6), max_size=12)
-
-
-@settings(deadline=None)
-@given(word_lists, st.sampled_from([0.2, 0.5, 0.6, 0.75, 1.0]))
-def test_the_index_finds_what_comparing_all_pairs_finds(prompts, threshold) -> None:
-    unique = list(dict.fromkeys(" ".join(words) for words in prompts))
-    rows = [ask(text, str(i)) for i, text in enumerate(unique)]
-    sets = [set(text.split()) for text in unique]
-    expected = [
-        (str(i), str(j))
-        for i in range(len(sets))
-        for j in range(i + 1, len(sets))
-        if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold
-    ]
-    assert near_duplicates(rows, threshold) == expected
