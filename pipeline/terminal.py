@@ -110,8 +110,7 @@ def attention(found: Diagnosis) -> list[str]:
             )
         if one.near:
             notes.append(
-                f"{one.name}: {_some(len(one.near), 'pair', 'pairs')} of prompts nearly the same: "
-                f"{_places(one.near)}"
+                f"{one.name}: {_some(len(one.near), 'pair', 'pairs')} of prompts nearly the same: {_places(one.near)}"
             )
         notes += _label_notes(one)
     for (first, second), count in Counter((leak.first, leak.second) for leak in found.leaks).items():

@@ -81,9 +81,7 @@ def _rare_first(words: Sequence[set[str]], counts: np.ndarray) -> csr_array:
     """[texts, vocabulary] with a 1 at the rarest words of each text, as many as `counts` says."""
     frequency = Counter(chain.from_iterable(words))
     rank = {word: place for place, word in enumerate(sorted(frequency, key=lambda word: (frequency[word], word)))}
-    columns = [
-        sorted(rank[word] for word in own)[:count] for own, count in zip(words, counts.tolist(), strict=True)
-    ]
+    columns = [sorted(rank[word] for word in own)[:count] for own, count in zip(words, counts.tolist(), strict=True)]
     offsets = np.concatenate([[0], np.cumsum([len(own) for own in columns])])
     flat = np.fromiter(chain.from_iterable(columns), dtype=np.int32, count=int(offsets[-1]))
     return csr_array((np.ones(len(flat), dtype=np.int32), flat, offsets), shape=(len(words), max(1, len(rank))))
