@@ -221,6 +221,7 @@ class EvaluateConfig(Section):
     data: DataConfig
     sampling: SamplingConfig | None = Field(None, description="null = the policy's")
     batch_size: Positive = 32
+    samples: Positive = Field(1, description="answers of each system to each prompt, compared one by one")
     best_of: Positive = Field(4, description="best-of-n from SFT as a baseline; 1 = leave it out")
     bootstrap: Positive = 2000
 

@@ -1,35 +1,52 @@
-"""Blind comparison of answer sets: one answer per prompt and system, judged pair by pair."""
+"""Blind comparison of systems on the same prompts: every system answers, a judge looks at two answers at a time."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from pipeline.evaluation.judges import Answer, Judge, outcomes
+from pipeline.evaluation.judges.protocol import Answer, Judge, Scorer, Verdict
 from pipeline.evaluation.statistics import WinRate, win_rate
 from pipeline.evaluation.text import distinct, overused
 
+Answers = Sequence[Sequence[Answer]]  # by prompt, the samples of one system
 
-def pick_best(candidates: Sequence[Sequence[Answer]], judge: Judge) -> list[Answer]:
-    """Best-of-n: the candidate of each prompt that `judge` scores highest."""
-    flat = [answer for prompt in candidates for answer in prompt]
-    scores = iter(judge.score(flat))
+
+def pick_best(candidates: Answers, scorer: Scorer) -> list[Answer]:
+    """Best-of-n: the candidate of each prompt that `scorer` scores highest."""
+    flat = list(chain.from_iterable(candidates))
+    scores = iter(scorer.score(flat))
     return [max(prompt, key=lambda _, s=scores: next(s)) for prompt in candidates]  # type: ignore[misc]
 
 
+def ask(judge: Judge, first: Answers, second: Answers) -> list[list[Verdict]]:
+    """Verdicts by prompt: the first system's n-th sample against the other's n-th."""
+    pairs = [list(zip(a, b, strict=True)) for a, b in zip(first, second, strict=True)]
+    verdicts = iter(judge.compare(list(chain.from_iterable(pairs))))
+    return [[next(verdicts) for _ in prompt] for prompt in pairs]
+
+
 def compare(
-    scores: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]], *, resamples: int, seed: int
+    judge: Judge, answers: Mapping[str, Answers], pairs: Sequence[tuple[str, str]], *, resamples: int, seed: int
 ) -> dict[str, WinRate]:
-    """Win rate of `a` over `b` for each pair, under the key "a_vs_b"."""
-    return {
-        f"{a}_vs_{b}": win_rate(outcomes(scores[a], scores[b]), resamples=resamples, seed=seed)
-        for a, b in pairs
-        if a in scores and b in scores
-    }
+    """Win rate of `a` over `b` for each pair of systems that are there, under the key "a_vs_b".
+
+    A comparison without a verdict counts for nobody.
+    """
+    rates = {}
+    for a, b in pairs:
+        if a in answers and b in answers:
+            found = [
+                [v.outcome for v in prompt if v.outcome is not None] for prompt in ask(judge, answers[a], answers[b])
+            ]
+            rates[f"{a}_vs_{b}"] = win_rate([prompt for prompt in found if prompt], resamples=resamples, seed=seed)
+    return rates
 
 
-def describe(answers: Mapping[str, Sequence[Answer]], demonstrations: Sequence[str]) -> dict[str, Any]:
+def describe(answers: Mapping[str, Answers], demonstrations: Sequence[str]) -> dict[str, Any]:
     """Mean tokens, EOS rate, distinct-1/2 of each system, and phrases it over-uses against the demonstrations."""
     figures: dict[str, Any] = {}
-    for name, rows in answers.items():
+    for name, prompts in answers.items():
+        rows = list(chain.from_iterable(prompts))
         texts = [answer.text for answer in rows]
         figures |= {
             f"mean_tokens.{name}": sum(len(answer.ids) for answer in rows) / len(rows),

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config
+from pipeline.data.schema import Prompt
 from pipeline.evaluation.compare import compare, describe, pick_best
-from pipeline.evaluation.judges import Answer, RewardModelJudge
+from pipeline.evaluation.judges.protocol import Answer, ByScore, Scorer
+from pipeline.evaluation.judges.reward import RewardModelScorer
 from pipeline.evaluation.statistics import detectable
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import Completions, generate
@@ -41,65 +44,69 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     if judge_name == "judge":
         backbone.restore("judge", run_dir.artifact("reward", "judge"))
     reward, judge = (
-        RewardModelJudge(RewardModel(backbone, name), batch_size=cfg.batch_size // 2 or 1)
+        RewardModelScorer(RewardModel(backbone, name), batch_size=cfg.batch_size // 2 or 1)
         for name in ("reward", judge_name)
     )
     encoded = encode_prompts(backbone.chat, source)
-    prompts = [ids for _, ids in encoded]
-    systems: dict[str, tuple[str | None, int]] = {
+    systems: dict[str, tuple[str | None, int]] = {  # adapter, and candidates of which the best counts
         "base": (None, 1),
         "sft": ("sft", 1),
         "policy": ("policy", 1),
     }
     if cfg.best_of > 1:
         systems["best_of_n"] = ("sft", cfg.best_of)
-    answers: dict[str, list[Answer]] = {}
+    answers: dict[str, list[list[Answer]]] = {}
     divergence: dict[str, float] = {}
     before = checkpoints.latest("evaluate")
     if before is not None:
-        answers = {name: [Answer(**row) for row in rows] for name, rows in before["answers"].items()}
+        answers = {
+            name: [[Answer(**row) for row in rows] for rows in found] for name, found in before["answers"].items()
+        }
         divergence, reward.known, judge.known = before["divergence"], before["rewards"], before["scores"]
 
     def state() -> dict[str, Any]:
-        rows = {name: [asdict(answer) for answer in found] for name, found in answers.items()}
+        rows = {name: [[asdict(answer) for answer in rows] for rows in found] for name, found in answers.items()}
         return {"answers": rows, "divergence": divergence, "rewards": reward.known, "scores": judge.known}
 
-    total, done = (sum(len(prompts) * systems[name][1] for name in names) for names in (systems, answers))
+    each = len(encoded) * cfg.samples
+    total, done = (sum(each * systems[name][1] for name in names) for names in (systems, answers))
     with bar("evaluate", total, visible=config.logging.progress, done=done) as progress:
         for offset, (name, (adapter, count)) in enumerate(systems.items()):
             if name in answers:
                 continue
             # Different noise for each system: best-of-n must not contain the very answer it is compared with.
             generator = torch.Generator(backbone.device).manual_seed(config.seed + offset)
-            groups, parts = sample(backbone, adapter, prompts, count, config, generator, progress)
-            answers[name] = pick_best(groups, reward) if count > 1 else [group[0] for group in groups]
+            groups, parts = sample(backbone, adapter, encoded, count * cfg.samples, config, generator, progress)
+            answers[name] = best_of(groups, count, reward)
             if name == "policy":
                 divergence = kl_to_reference(backbone, parts, config)
             for one in (judge, reward):
-                one.score(answers[name])
+                one.score([answer for group in answers[name] for answer in group])
             if backbone.lower is not None:
                 backbone.lower.forget()  # or the next system's figures would depend on this one's in the last digit
             checkpoints.step("evaluate", state)
-    scores = {name: judge.score(rows) for name, rows in answers.items()}
-    rewards = {name: reward.score(rows) for name, rows in answers.items()}
-    rates = compare(scores, PAIRS, resamples=cfg.bootstrap, seed=config.seed)
+    scores, rewards = (
+        {name: [one.score(group) for group in groups] for name, groups in answers.items()} for one in (judge, reward)
+    )
+    rates = compare(ByScore(judge), answers, PAIRS, resamples=cfg.bootstrap, seed=config.seed)
     out.sample(side_by_side(encoded, answers, scores, rewards))
     win_rates = {f"win_rate.{pair}{suffix}": v for pair, rate in rates.items() for suffix, v in rate.figures().items()}
     metrics = {
         "judge": judge_name,
         "judge_accuracy": run_dir.require("reward").metrics["judge_accuracy" if judge_name == "judge" else "accuracy"],
-        "prompts": len(prompts),
+        "prompts": len(encoded),
+        "samples": cfg.samples,
         "best_of": cfg.best_of,
-        "detectable_rate": detectable(len(prompts)),
+        "detectable_rate": detectable(len(encoded)),
         **win_rates,
         **divergence,
-        **{f"judge_score.{name}": sum(values) / len(values) for name, values in scores.items()},
-        **{f"reward_score.{name}": sum(values) / len(values) for name, values in rewards.items()},
+        **{f"judge_score.{name}": float(np.mean(values)) for name, values in scores.items()},
+        **{f"reward_score.{name}": float(np.mean(values)) for name, values in rewards.items()},
         **describe(answers, demonstrations(config)),
     }
     return out.finish(
         metrics,
-        data={"evaluate": source.account(prompts=len(prompts))},
+        data={"evaluate": source.account(prompts=len(encoded))},
         **machine(backbone),
     )
 
@@ -107,7 +114,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
 def sample(
     backbone: Backbone,
     adapter: str | None,
-    prompts: Sequence[list[int]],
+    encoded: Sequence[tuple[Prompt, list[int]]],
     count: int,
     config: Config,
     generator: torch.Generator,
@@ -115,8 +122,8 @@ def sample(
 ) -> tuple[list[list[Answer]], list[Completions]]:
     """`count` answers per prompt under `adapter`; prompts of similar length share a batch."""
     sampling = config.evaluate.sampling or config.policy.sampling
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    groups: list[list[Answer]] = [[] for _ in prompts]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i][1]))
+    groups: list[list[Answer]] = [[] for _ in encoded]
     parts = []
     size = max(1, config.evaluate.batch_size // count)
     for start in range(0, len(order), size):
@@ -124,18 +131,27 @@ def sample(
         done = generate(
             backbone,
             adapter,
-            [prompts[i] for i in chunk],
+            [encoded[i][1] for i in chunk],
             group_size=count,
             temperature=sampling.temperature,
             max_new_tokens=sampling.max_new_tokens,
             generator=generator,
         )
-        for row, prompt in enumerate(done.prompts):
-            ids = done.ids(row)
-            groups[chunk[row // count]].append(Answer(prompt, ids, backbone.chat.decode(ids), bool(done.stopped[row])))
+        for row in range(len(done.prompts)):
+            place, ids = chunk[row // count], done.ids(row)
+            prompt, prompt_ids = encoded[place]
+            text, stopped = backbone.chat.decode(ids), bool(done.stopped[row])
+            groups[place].append(Answer(prompt.messages, text, prompt_ids, ids, stopped))
         parts.append(done)
         progress.advance(len(done.prompts), {"system": adapter or "base"})
     return groups, parts
+
+
+def best_of(groups: Sequence[Sequence[Answer]], count: int, scorer: Scorer) -> list[list[Answer]]:
+    """Of every `count` samples of a prompt the one that `scorer` scores highest."""
+    parts = [group[start : start + count] for group in groups for start in range(0, len(group), count)]
+    best = iter(pick_best(parts, scorer) if count > 1 else [part[0] for part in parts])
+    return [[next(best) for _ in range(len(group) // count)] for group in groups]
 
 
 def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Config) -> dict[str, float]:
@@ -157,25 +173,25 @@ def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Co
 
 
 def side_by_side(
-    encoded: Sequence[Any],
-    answers: dict[str, list[Answer]],
-    scores: dict[str, list[float]],
-    rewards: dict[str, list[float]],
+    encoded: Sequence[tuple[Prompt, list[int]]],
+    answers: dict[str, list[list[Answer]]],
+    scores: dict[str, list[list[float]]],
+    rewards: dict[str, list[list[float]]],
 ) -> list[dict[str, Any]]:
-    """One row per prompt with every system's answer and scores, for samples.jsonl."""
+    """One row per prompt with every system's first answer and its scores, for samples.jsonl."""
     return [
         {
             "prompt": prompt_text(prompt.messages),
             "category": prompt.meta.get("category"),
             "answers": {
                 name: {
-                    "text": rows[index].text,
-                    "tokens": len(rows[index].ids),
-                    "stopped": rows[index].stopped,
-                    "judge": round(scores[name][index], 4),
-                    "reward": round(rewards[name][index], 4),
+                    "text": groups[index][0].text,
+                    "tokens": len(groups[index][0].ids),
+                    "stopped": groups[index][0].stopped,
+                    "judge": round(scores[name][index][0], 4),
+                    "reward": round(rewards[name][index][0], 4),
                 }
-                for name, rows in answers.items()
+                for name, groups in answers.items()
             },
         }
         for index, (prompt, _) in enumerate(encoded)

@@ -5,17 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.compare import compare, describe, pick_best
-from pipeline.evaluation.judges import Answer, RewardModelJudge, outcomes
+from pipeline.data.schema import Message
+from pipeline.evaluation.compare import ask, compare, describe, pick_best
+from pipeline.evaluation.judges.protocol import Answer, ByScore, Verdict
+from pipeline.evaluation.judges.reward import RewardModelScorer
 from pipeline.lm.reward import RewardModel
 from tests.lm.builders import noisy, tiny
 
+ASKED: tuple[Message, ...] = ({"role": "user", "content": "Well?"},)
+
 
 def answer(text: str, *, stopped: bool = True) -> Answer:
-    return Answer([1], list(range(len(text))), text, stopped)
+    return Answer(ASKED, text, [1], list(range(len(text))), stopped)
 
 
-class LengthJudge:
+class ByLength:
     """The longer the better."""
 
     name = "length"
@@ -27,19 +31,28 @@ class LengthJudge:
 def test_best_of_n_takes_the_highest_score_of_each_prompt() -> None:
     """Groups of different sizes: a score must never slip to the next prompt."""
     groups = [[answer("aa"), answer("a"), answer("aaa")], [answer("bbbb")], [answer("c"), answer("cc")]]
-    assert [best.text for best in pick_best(groups, LengthJudge())] == ["aaa", "bbbb", "cc"]
+    assert [best.text for best in pick_best(groups, ByLength())] == ["aaa", "bbbb", "cc"]
 
 
-def test_outcomes() -> None:
-    assert outcomes([2.0, 1.0, 0.0], [1.0, 1.0, 1.0]) == [[1.0], [0.5], [0.0]]
+def test_scores_become_verdicts() -> None:
+    pairs = [(answer("aa"), answer("a")), (answer("a"), answer("b")), (answer("a"), answer("aa"))]
+    assert ByScore(ByLength()).compare(pairs) == [Verdict(1.0), Verdict(0.5), Verdict(0.0)]
+
+
+def test_samples_are_compared_one_by_one_and_prompts_must_match() -> None:
+    first = [[answer("aa"), answer("a")], [answer("b")]]
+    second = [[answer("a"), answer("aa")], [answer("c")]]
+    found = ask(ByScore(ByLength()), first, second)
+    assert [[verdict.outcome for verdict in prompt] for prompt in found] == [[1.0, 0.0], [0.5]]
     with pytest.raises(ValueError, match="zip"):
-        outcomes([1.0], [1.0, 2.0])
+        ask(ByScore(ByLength()), first, second[:1])
 
 
 def test_compare_names_pairs_and_leaves_out_absent_systems() -> None:
-    scores = {"sft": [1.0, 1.0, 1.0, 1.0], "policy": [2.0, 2.0, 2.0, 0.0], "base": [1.0, 1.0, 1.0, 1.0]}
+    lengths = {"sft": [1, 1, 1, 1], "policy": [2, 2, 2, 0], "base": [1, 1, 1, 1]}
+    answers = {name: [[answer("a" * n)] for n in found] for name, found in lengths.items()}
     pairs = [("policy", "sft"), ("sft", "policy"), ("sft", "base"), ("best_of_n", "sft")]
-    rates = compare(scores, pairs, resamples=100, seed=0)
+    rates = compare(ByScore(ByLength()), answers, pairs, resamples=100, seed=0)
     assert {name: rate.rate for name, rate in rates.items()} == {
         "policy_vs_sft": 0.75,
         "sft_vs_policy": 0.25,
@@ -47,8 +60,23 @@ def test_compare_names_pairs_and_leaves_out_absent_systems() -> None:
     }
 
 
+def test_what_has_no_verdict_counts_for_nobody() -> None:
+    class Shy:
+        name = "shy"
+
+        def compare(self, pairs: Sequence[tuple[Answer, Answer]]) -> list[Verdict]:
+            return [Verdict(1.0), *(Verdict(None) for _ in pairs[1:])]
+
+    answers = {name: [[answer("a"), answer("b")], [answer("c")]] for name in ("policy", "sft")}
+    rate = compare(Shy(), answers, [("policy", "sft")], resamples=100, seed=0)["policy_vs_sft"]
+    assert (rate.n, rate.wins, rate.ties, rate.losses) == (1, 1, 0, 0)
+
+
 def test_describe() -> None:
-    answers = {"sft": [answer("a b"), answer("a", stopped=False)], "policy": [answer("sure! a"), answer("sure!")]}
+    answers = {
+        "sft": [[answer("a b")], [answer("a", stopped=False)]],
+        "policy": [[answer("sure! a"), answer("sure!")]],
+    }
     figures = describe(answers, ["a b", "a"])
     assert figures["mean_tokens.sft"] == 2.0
     assert (figures["eos_rate.sft"], figures["eos_rate.policy"]) == (0.5, 1.0)
@@ -60,9 +88,9 @@ def test_describe() -> None:
 def test_a_reward_model_judges_prompt_plus_answer_whatever_the_batch(cache: Path) -> None:
     shared = noisy(tiny(cache), "judge", head=True)
     model = RewardModel(shared, "judge")
-    answers = [Answer([1, 40], [50, 2], "", True), Answer([1], [60, 61, 62], "", False)]
+    answers = [Answer(ASKED, "", [1, 40], [50, 2], True), Answer(ASKED, "", [1], [60, 61, 62], False)]
     expected = [model.scores([a.prompt_ids + a.ids]).item() for a in answers]
     for size in (1, 2):
-        judge = RewardModelJudge(model, batch_size=size)
+        judge = RewardModelScorer(model, batch_size=size)
         assert judge.name == "judge"
         assert judge.score(answers) == pytest.approx(expected, abs=1e-5)
