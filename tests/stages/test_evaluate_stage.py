@@ -1,4 +1,4 @@
-"""An evaluation that goes on after a stop: what was scored stays scored, and no system's figures depend on another's."""
+"""An evaluation that goes on after a stop: nothing is scored twice, and no figure depends on what came before it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
