@@ -1,7 +1,7 @@
 """What may be wrong with data that can be read: repeats, leaks, lengths that give labels away, labels at odds."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -48,10 +48,13 @@ def equal_rows(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [(earlier, where) for earlier, where in pairs if earlier != where]
 
 
-def compare_prompts(sets: Mapping[str, Sequence[Row]]) -> tuple[dict[str, list[tuple[str, str]]], list[Leak]]:
+def compare_prompts(
+    sets: Mapping[str, Sequence[Row]], advance: Callable[[int], object] = lambda count: None
+) -> tuple[dict[str, list[tuple[str, str]]], list[Leak]]:
     """Prompts that are nearly the same within a set, and those of one set that stand in another, too.
 
-    All sets are compared in one go. Several rows with one prompt count as one, the first of them.
+    All sets are compared in one go. Several rows with one prompt count as one, the first of them; `advance` is told how
+    many were just looked up.
 
     Returns:
         Pairs of places by set, and leaks: a set's prompt that is equal to one of an earlier set, or else nearly so.
@@ -60,7 +63,7 @@ def compare_prompts(sets: Mapping[str, Sequence[Row]]) -> tuple[dict[str, list[t
     keys = list(dict.fromkeys(row.key for rows in sets.values() for row in rows))
     alike: defaultdict[str, list[str]] = defaultdict(list)
     near: dict[str, list[tuple[str, str]]] = {name: [] for name in sets}
-    for a, b in ((keys[a], keys[b]) for a, b in similar(keys, NEAR)):
+    for a, b in ((keys[a], keys[b]) for a, b in similar(keys, NEAR, advance)):
         alike[a].append(b)
         alike[b].append(a)
         for name, own in places.items():

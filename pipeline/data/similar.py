@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -37,7 +37,9 @@ def near_duplicates(rows: Iterable[Keyed], threshold: float = 0.6) -> list[tuple
     return [(places[a], places[b]) for a, b in sorted(repeats + alike)]
 
 
-def similar(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
+def similar(
+    texts: Sequence[str], threshold: float, advance: Callable[[int], object] = lambda count: None
+) -> list[tuple[int, int]]:
     """Pairs of texts with |A ∩ B| / |A ∪ B| ≥ threshold, the Jaccard index of their word sets.
 
     Exact. A text of n words needs c = ⌈threshold · n⌉ of them in any match. With all words sorted from rare to
@@ -49,6 +51,7 @@ def similar(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
     Args:
         texts: different from each other.
         threshold: in (0, 1].
+        advance: called with the number of texts that were just looked up, for a progress bar.
 
     Returns:
         Pairs of indices (i, j), i < j, in order.
@@ -74,6 +77,7 @@ def similar(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
             both = len(words[a] & words[b])
             if both >= threshold * (len(words[a]) + len(words[b]) - both) - 1e-9:
                 pairs.append((a, b))
+        advance(len(texts[start : start + AT_ONCE]))
     return sorted(pairs)
 
 

@@ -92,9 +92,9 @@ def examine(config: Config) -> Diagnosis:
     chat = chat_of(config)
     visible = config.logging.progress
     measured = {name: measure(config, chat, name, visible) for name in KINDS}
-    with bar("prompts nearly the same", 1, visible=visible) as progress:
-        near, leaks = compare_prompts({name: source.rows for name, (source, _) in measured.items()})
-        progress.advance()
+    rows = {name: source.rows for name, (source, _) in measured.items()}
+    with bar("compare", len({row.key for one in rows.values() for row in one}), visible=visible) as progress:
+        near, leaks = compare_prompts(rows, progress.advance)
     sections = [section(config, name, *found, near[name]) for name, found in measured.items()]
     return Diagnosis(sections, leaks, quarantine(config, sections), preview(chat, sections[0].source.rows))
 
