@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -47,24 +49,33 @@ def show_checks(found: Sequence[Check], console: Console | None = None) -> None:
 
 
 def _rows(sections: Sequence[Examined]) -> Table:
-    table = Table(title="Rows", title_justify="left")
-    for head in ("section", "source", "schema", "read", "used", "turned away", "equal rows", "near-equal prompts"):
-        table.add_column(head, justify="left" if head in ("section", "source", "schema") else "right")
+    title = "Rows; equal: say what another one says, near: pairs of prompts nearly the same"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in ("section", "source", "schema", "read", "used", "turned away", "equal", "near"):
+        words = head in ("section", "source", "schema", "turned away")
+        table.add_column(head, justify="left" if words else "right", overflow="fold")
     for one in sections:
         info = one.source.info
         reasons = ", ".join(f"{reason} {count}" for reason, count in one.source.bad.counts.items()) or "–"
         counts = (len(one.equal), len(one.near))
         table.add_row(
-            *(one.name, escape(str(info["source"])), str(info["format"]), f"{info['read']:,}", f"{info['used']:,}"),
+            *(
+                one.name,
+                escape(Path(str(info["source"])).name),
+                str(info["format"]),
+                f"{info['read']:,}",
+                f"{info['used']:,}",
+            ),
             *(reasons, *(f"{count:,}" if count else "–" for count in counts)),
         )
     return table
 
 
 def _lengths(sections: Sequence[Examined]) -> Table:
-    table = Table(title="Tokens", title_justify="left")
-    for head in ("section", "part", "min", "median", "95 %", "max", "from 0 to the longest", "limit", "longer"):
-        table.add_column(head, justify="left" if head in ("section", "part", "from 0 to the longest") else "right")
+    table = Table(title="Tokens", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in ("section", "part", "min", "median", "95 %", "max", "0 to the longest", "limit", "longer"):
+        words = head in ("section", "part", "0 to the longest")
+        table.add_column(head, justify="left" if words else "right", no_wrap=True)
     for one in sections:
         for index, (part, tokens) in enumerate(one.lengths.items()):
             limit = ("" if one.limit is None else str(one.limit), f"{one.cut:,}" if one.cut else "–")

@@ -27,7 +27,7 @@ KINDS: dict[str, Kind] = {
     "policy": "prompts",
     "evaluate": "prompts",
 }
-BINS = 24  # of a histogram
+BINS = 16  # of a histogram
 AT_ONCE = 2000  # texts that are tokenised together
 
 
