@@ -49,10 +49,10 @@ class Checkpoints:
         self._found: dict[str, dict[str, Any]] = {}  # the newest good one of each name
         position = None
         for folder in sorted(self._folder.glob("[0-9]*"), reverse=True):
-            content = self._read(folder)
-            if content is not None:
+            name = folder.name.partition("-")[2]
+            if name not in self._found and (content := self._read(folder)) is not None:
                 position = position or content["position"]
-                self._found.setdefault(folder.name.partition("-")[2], content)
+                self._found[name] = content
         out.rewind(position)
         self._folder.mkdir(exist_ok=True)
         for unfinished in self._folder.glob(".*"):

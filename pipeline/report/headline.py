@@ -91,7 +91,7 @@ def cautions(run: Run) -> list[str]:
     """What a careful reader would ask about, answered from the figures. Empty when there is nothing."""
     return [
         sentence
-        for check in (_gates, _alarms, _sample_size, _sft, _best_of, _judge, _reward, _stopping)
+        for check in (_gates, _alarms, _sample_size, _sft, _best_of, _judge, _stopping)
         for sentence in check(run)
     ]
 
@@ -162,18 +162,6 @@ def _judge(run: Run) -> list[str]:
             "so the win rates mean little."
         )
     return found
-
-
-def _reward(run: Run) -> list[str]:
-    metrics = run["reward"].metrics
-    baseline, low = metrics.get("length_baseline"), metrics.get("accuracy_low")
-    if baseline is None or low is None or low > baseline:
-        return []
-    longer = metrics.get("longer_wins", 1.0) >= 0.5
-    return [
-        f"The reward model (accuracy {_accuracy(metrics, '')}) isn't shown to know more than length: "
-        f"“the {'longer' if longer else 'shorter'} answer wins” is right on {percent(baseline, 1)}."
-    ]
 
 
 def _accuracy(metrics: dict[str, Any], prefix: str) -> str:
