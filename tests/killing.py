@@ -1,6 +1,6 @@
 """Run `align` in processes that are killed at random moments, until one comes to its end.
 
-    python -m tests.killing SEED KILLS ARGUMENTS…
+    python -m tests.killing SEED KILLS_A_STAGE ARGUMENTS…
 
 Every process may write a random number of checkpoints, from none to four, and is then killed within a random part of
 a step, which may be while it writes the next one; now and then its newest checkpoint is spoilt besides. Prints one JSON
@@ -32,6 +32,11 @@ def where(run: Path) -> str:
             names = [path.name for path in (run / stage / "checkpoints").glob("*")]
             return f"{stage}, {max(names, key=lambda name: name.lstrip('.')) if names else 'no checkpoint'}"
     return "report"
+
+
+def stage_of(place: str) -> str:
+    """The stage of what `where` says."""
+    return place.partition(",")[0]
 
 
 def spoil(run: Path, rng: random.Random) -> bool:
@@ -78,14 +83,14 @@ def ended(child: int) -> bool:
 
 
 def run(seed: int, kills: int, arguments: list[str]) -> list[str]:
-    """Kill `kills` times, unless the last stage is done before; then let it end."""
+    """Kill as often as `kills` says in each stage, and twice while the report is written; then let it end."""
     rng = random.Random(seed)
+    most = dict.fromkeys(STAGES, kills) | {"report": min(2, kills)}
     folder = Path(next(part for part in arguments if part.startswith("run_dir=")).removeprefix("run_dir="))
     told: list[str] = []
     while True:
         child, seen, left = start(arguments), where(folder), rng.randint(0, 4)
-        last = len(told) == kills
-        while last or left > 0:
+        while left > 0 or not most[stage_of(seen)]:
             if ended(child):
                 return told
             now = where(folder)
@@ -98,6 +103,7 @@ def run(seed: int, kills: int, arguments: list[str]) -> list[str]:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         at = where(folder)
+        most[stage_of(at)] = max(0, most[stage_of(at)] - 1)
         told.append(at + ", spoilt" if rng.random() < SPOILT and spoil(folder, rng) else at)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,10 @@ def whole(first: Path) -> dict[str, Any]:
 def test_killed_at_random_moments_it_ends_with_the_same_bits(
     whole: dict[str, Any], cache: Path, tmp_path: Path
 ) -> None:
-    points = killed(40, arguments(tmp_path / "run", cache))
-    in_stages = [point for point in points if point != "report"]
-    assert len(in_stages) >= 20
-    assert {point.partition(",")[0] for point in in_stages} == set(STAGES)
+    points = killed(10, arguments(tmp_path / "run", cache))
+    stages = Counter(point.partition(",")[0] for point in points)
+    assert sum(stages[stage] for stage in STAGES) >= 20
+    assert all(stages[stage] for stage in STAGES)
     assert any("spoilt" in point for point in points)
     assert contents(tmp_path / "run") == whole
 
