@@ -26,6 +26,7 @@ from pipeline.machine import environment, peak_rss_mb, reset_peak_rss
 
 STAGES = ("sft", "reward", "policy", "evaluate")
 LOGS = ("metrics.jsonl", "samples.jsonl")
+CHECKPOINTS = "checkpoints"
 
 
 class RunError(RuntimeError):
@@ -69,7 +70,7 @@ class StageDir:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         self.path, self.stage, self.fingerprint = path, stage, fingerprint
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
         self._started, self._before = time.perf_counter(), {"seconds": 0.0, "peak_rss_mb": 0.0}
         reset_peak_rss()
         self._listeners: list[Any] = []
@@ -188,6 +189,10 @@ class RunDir:
         if result is None:
             raise RunError(f"{self.path} has no finished {stage} stage; run `align {stage} CONFIG` first")
         return result
+
+    def tidy(self, stage: str) -> None:
+        """Remove the checkpoints of a finished stage that was killed while it removed them."""
+        shutil.rmtree(self.path / stage / CHECKPOINTS, ignore_errors=True)
 
     def artifact(self, stage: str, name: str) -> Path:
         """Path of a predecessor's artifact."""

@@ -40,8 +40,8 @@ def stage_of(place: str) -> str:
 
 
 def spoil(run: Path, rng: random.Random) -> bool:
-    """Flip one bit somewhere in the newest checkpoint, where there is another one before it."""
-    whole = sorted(run.glob("*/checkpoints/[0-9]*"))
+    """Flip one bit somewhere in the newest checkpoint of the stage at hand, where there is another one before it."""
+    whole = sorted((run / stage_of(where(run)) / "checkpoints").glob("[0-9]*"))
     if len(whole) < 2:
         return False
     part = rng.choice(["state.json", "state.safetensors"])

@@ -141,6 +141,13 @@ def test_a_second_run_skips_everything(copy: Path, cache: Path) -> None:
     assert repeated(before, align(copy, cache)) == []
 
 
+def test_checkpoints_that_a_kill_left_behind_are_removed_once_the_stage_is_done(copy: Path, cache: Path) -> None:
+    left = copy / "sft" / "checkpoints" / "000003-sft"
+    left.mkdir(parents=True)
+    assert repeated(written(RunDir(copy)), align(copy, cache)) == []
+    assert not left.parent.exists()
+
+
 def test_a_changed_policy_section_repeats_policy_and_evaluation_only(copy: Path, cache: Path) -> None:
     before = written(RunDir(copy))
     again = align(copy, cache, "policy.steps=1")

@@ -42,6 +42,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
             done = None if force else run_dir.result(stage)
             if done is not None and done.fingerprint == mark:
                 say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
+                run_dir.tidy(stage)
                 continue
             for need in NEEDS[stage]:
                 gates.require(need, run_dir.require(need).metrics, config.gates.skip)
