@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.report.curves import FIRST
 from pipeline.report.html import write_report
 from pipeline.rundir import RunError
 
@@ -131,6 +132,21 @@ def test_a_partial_run_says_what_is_missing(tmp_path: Path, stages: tuple[str, .
     assert f"<b>Not finished:</b> {missing}." in text
     assert "No comparison yet" in text
     assert "Samples</h2>" not in text or "policy" in stages
+
+
+def test_what_matters_first_is_open_and_the_rest_is_folded(whole: str) -> None:
+    section = whole.split('<h2 id="curves">')[1].split("<h2 ")[0]
+    opened, folded = section.split("<details>")
+    assert re.findall("<figcaption><strong>(.*?)</strong>", opened) == list(FIRST)
+    titles = re.findall("<figcaption><strong>(.*?)</strong>", folded)
+    assert f"<summary>More curves: {', '.join(titles[:-1])}</summary>" in folded
+    assert {"Clip fraction", "Explained variance"} < set(titles)
+    assert titles[-1] == "SFT loss"  # behind the fold, beside what SFT read
+
+
+def test_every_chart_is_there_once(whole: str) -> None:
+    titles = re.findall("<figcaption><strong>(.*?)</strong>", whole)
+    assert len(titles) == len(set(titles)) == whole.count("<svg ")
 
 
 def test_a_running_stage_shows_its_curves_so_far(tmp_path: Path) -> None:
