@@ -48,12 +48,13 @@ def _pieces(words: Sequence[str], shared: Sequence[bool]) -> list[Piece]:
 
 
 def _without_ends(piece: Piece) -> list[Piece]:
-    """Space at a marked piece's ends stays outside of the mark."""
-    inner = piece.text.strip()
-    if not _says_something(inner):
+    """Space and punctuation at a marked piece's ends stay outside of the mark."""
+    saying = [place for place, char in enumerate(piece.text) if _says_something(char)]
+    if not saying:
         return [Piece(piece.text)]
-    before, after = piece.text.split(inner, 1)
-    return [part for part in (Piece(before), Piece(inner, True), Piece(after)) if part.text]
+    start, end = saying[0], saying[-1] + 1
+    parts = (Piece(piece.text[:start]), Piece(piece.text[start:end], True), Piece(piece.text[end:]))
+    return [part for part in parts if part.text]
 
 
 def _says_something(text: str) -> bool:

@@ -21,9 +21,10 @@ def marked(one: str, other: str) -> tuple[str, str]:
         ("Boil for ten minutes.", "Boil for six minutes.", ("Boil for [ten] minutes.", "Boil for [six] minutes.")),
         ("Yes, tea.", "yes tea", ("Yes, tea.", "yes tea")),  # case and punctuation alone say nothing
         ("red, green", "blue, black", ("[red, green]", "[blue, black]")),  # one mark over the comma, not two beside it
+        ("Well, no.", "Well.", ("Well, [no].", "Well.")),  # space and punctuation at a mark's ends stay outside
         ("don't", "do", ("[don't]", "[do]")),
         ("", "All of it", ("", "[All of it]")),
-        ("a  b", "a\nc  b", ("a  b", "a\n[c]  b")),  # space at a mark's ends stays outside
+        ("a  b", "a\nc  b", ("a  b", "a\n[c]  b")),
         ("我喝茶", "我喝水", ("我喝[茶]", "我喝[水]")),  # signs of a script without spaces count one by one
         ("fine 🙂", "fine 🙁", ("fine [🙂]", "fine [🙁]")),
     ],

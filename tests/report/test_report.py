@@ -98,11 +98,12 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path, whole: str) -> None:
     assert again == whole
 
 
-def test_model_output_stays_text(tmp_path: Path) -> None:
-    run = build(tmp_path / "hostile", prompts=5, steps=3)
+def plant_hostile_texts(run: Path) -> None:
+    """Wherever a model's or a data file's text may stand in a run, put one that would like to be markup."""
     answer = {"text": HOSTILE, "tokens": 3, "stopped": True, "judge": 1.0}
-    row = {"prompt": HOSTILE, "category": HOSTILE, "answers": {"sft": answer, "policy": answer}}
-    lines = json.dumps(row) + "\n"  # escaped, as a lone surrogate has no UTF-8
+    answers = {"sft": answer, "policy": {**answer, "text": HOSTILE + " <b>more</b>"}}
+    rows = [{"prompt": HOSTILE, "category": category, "answers": answers} for category in (HOSTILE, "<i>other</i>")]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)  # escaped, as a lone surrogate has no UTF-8
     (run / "evaluate" / "samples.jsonl").write_text(lines, encoding="utf-8")
     training = {"step": 1, "prompt": HOSTILE, "completion": HOSTILE, "score": 0.0, "kl": 0.0}
     (run / "policy" / "samples.jsonl").write_text(json.dumps(training) + "\n", encoding="utf-8")
@@ -114,6 +115,10 @@ def test_model_output_stays_text(tmp_path: Path) -> None:
     result["metrics"]["accuracy_by_failure.$x_1$ </svg><script>"] = 0.5
     (run / "reward" / "result.json").write_text(json.dumps(result))
 
+
+def test_model_output_stays_text(tmp_path: Path) -> None:
+    run = build(tmp_path / "hostile", prompts=5, steps=3)
+    plant_hostile_texts(run)
     text = write_report(run).read_text(encoding="utf-8")
     page = Page(text)
     assert page.tags.count("script") == 1
