@@ -64,6 +64,8 @@ POLICY = (
     Curve("policy/grad_norm", "Gradient norm", "before clipping", "No growing peaks."),
     Curve("policy/learning_rate", "Learning rate", "", "The schedule, as it was used.", exact=True),
 )
+# What to look at first; the page keeps the others folded.
+FIRST = ("Reward score", "KL from SFT", "Score against distance", "Answer length", "Ends by itself", "Entropy")
 
 
 def supervised(stage: Stage) -> list[Chart]:
@@ -104,7 +106,7 @@ def policy(run: Run) -> list[Chart]:
             svg = lines(name, drawn, curve.unit, share=curve.share, level=curve.level, floor=curve.floor)
             charts.append(Chart(curve.title, curve.look, svg))
     charts[2:2] = _frontier(run)
-    return charts + _seconds(stage)
+    return charts
 
 
 def _frontier(run: Run) -> list[Chart]:
@@ -135,15 +137,16 @@ def systems_on_the_frontier(run: Run) -> list[Mark]:
     return marks
 
 
-def _seconds(stage: Stage) -> list[Chart]:
+def seconds(stage: Stage) -> Chart | None:
+    """Where the time of policy optimisation goes, step by step."""
     rows = [row for row in stage.rows if "time/total" in row]
     if not rows:
-        return []
+        return None
     names = [key for key in rows[0] if key.startswith("time/") and key != "time/total"]
     phases = {name.removeprefix("time/"): [float(row.get(name, 0.0)) for row in rows] for name in names}
     phases["other"] = [max(0.0, row["time/total"] - sum(p[i] for p in phases.values())) for i, row in enumerate(rows)]
     svg = stacked("seconds", [row["step"] for row in rows], phases, "seconds per step")
-    return [Chart("Where the time goes", "Generation is usually the largest part.", svg)]
+    return Chart("Where the time goes", "Generation is usually the largest part.", svg)
 
 
 def win_rates(pairs: Sequence[Comparison], best_of: int | None) -> Chart:

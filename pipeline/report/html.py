@@ -11,6 +11,7 @@ from pipeline.atomic import write_atomically
 from pipeline.report import curves, samples, tables
 from pipeline.report.headline import cautions, comparisons, headline
 from pipeline.report.load import Run, load
+from pipeline.report.supervised import learned
 from pipeline.report.wording import STAGE_NAMES, local_paths_shortened
 
 # Model output may hold anything. Control characters become their pictures, half surrogate pairs the replacement sign.
@@ -36,6 +37,11 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text. The same run gives the same text."""
+    return fill("report.html", content(run))
+
+
+def fill(template: str, values: dict[str, Any]) -> str:
+    """A page from its template; whatever a model wrote is escaped."""
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
         autoescape=True,  # samples are whatever a model wrote
@@ -44,7 +50,7 @@ def render(run: Run) -> str:
         lstrip_blocks=True,
     )
     environment.filters["picture"] = Markup
-    page = environment.get_template("report.html").render(content(run))
+    page = environment.get_template(template).render(values)
     return page.translate(_VISIBLE)
 
 
@@ -52,7 +58,9 @@ def content(run: Run) -> dict[str, Any]:
     """Everything the template shows."""
     metrics = run["evaluate"].metrics
     pairs = comparisons(metrics)
+    charts = curves.policy(run)
     return {
+        "title": f"{run.name}: run report",
         "name": run.name,
         "model": str(local_paths_shortened((run.config.get("model") or {}).get("name", "unknown"))),
         "algorithm": (run.config.get("policy") or {}).get("algorithm", ""),
@@ -65,26 +73,20 @@ def content(run: Run) -> dict[str, Any]:
         "win_chart": curves.win_rates(pairs, metrics.get("best_of")) if pairs else None,
         "answers": tables.answers(run),
         "overused": tables.overused(run),
-        "curves": curve_groups(run),
+        "curves": [chart for chart in charts if chart.title in curves.FIRST],
+        "more_curves": [chart for chart in charts if chart.title not in curves.FIRST],
+        "policy_done": run["policy"].result is not None,
+        "sft": learned(run),
+        "sft_curves": curves.supervised(run["sft"]),
         "reward": tables.reward(run),
+        "reward_curves": curves.supervised(run["reward"]),
         "failures": curves.failures(run["reward"]),
         "gallery": samples.gallery(run),
         "training": samples.training_steps(run),
         "cost": [table for table in (tables.cost(run), tables.phases(run)) if table],
+        "seconds": curves.seconds(run["policy"]),
         "gates": tables.held_gates(run),
         "data": tables.data(run),
         "environment": tables.environment(run),
         "config": yaml.safe_dump(local_paths_shortened(run.config), sort_keys=False, allow_unicode=True),
     }
-
-
-def curve_groups(run: Run) -> list[dict[str, Any]]:
-    """Charts by stage; a stage that isn't done is marked so."""
-    groups = []
-    charts = {"sft": curves.supervised(run["sft"]), "reward": curves.supervised(run["reward"])}
-    for name, drawn in {**charts, "policy": curves.policy(run)}.items():
-        title = {"sft": "SFT", "reward": "Reward model and judge", "policy": "Policy optimisation"}[name]
-        done = run[name].result is not None
-        if drawn or done:
-            groups.append({"title": title, "charts": drawn, "done": done})
-    return groups

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.differences import Piece, differences
 from pipeline.report.load import Rows, Run
 from pipeline.report.wording import number, percent, system_name
 
@@ -14,11 +15,11 @@ LONGEST = 4_000  # characters of one text
 
 @dataclass(frozen=True)
 class Answer:
-    """One system's answer to a prompt."""
+    """One system's answer to a prompt, in pieces: those that differ are marked when the reader asks for it."""
 
     system: str
     name: str
-    text: str
+    pieces: list[Piece]
     tokens: int
     stopped: bool
     judge: str
@@ -27,23 +28,38 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt with everyone's answers. `result` is the policy's, against SFT: wins, loses or ties."""
+    """One prompt with everyone's answers. `result` is the policy's, against SFT: wins, loses or ties.
+
+    `order` (the judge's margin) and `longer` (tokens) are the policy's less SFT's, to sort by; None: one is missing.
+    """
 
     prompt: str
     category: str
     result: str
     margin: str
     answers: list[Answer]
+    order: float | None = None
+    longer: int | None = None
+
+    @property
+    def cut(self) -> list[str]:
+        """Systems whose answers were cut off at the length limit."""
+        return [answer.system for answer in self.answers if not answer.stopped]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The samples of the evaluation: those shown at once, the others, and how many the file has."""
+    """The samples of the evaluation: those shown at once, the others, and how many the file has.
+
+    `cut` names the systems of which some answer was cut off; `pairs`: policy's and SFT's answers are both there.
+    """
 
     first: list[Sample]
     others: list[Sample]
     total: int
     categories: list[str]
+    cut: dict[str, str]
+    pairs: bool
     longer_wins: str
 
 
@@ -80,6 +96,8 @@ def gallery(run: Run) -> Gallery | None:
         others=[sample for i, sample in enumerate(made) if i not in chosen],
         total=len(rows),
         categories=sorted({sample.category for sample in made if sample.category}),
+        cut={a.system: a.name for sample in made for a in sample.answers if not a.stopped},
+        pairs=any(sample.longer is not None for sample in made),
         longer_wins=_longer_wins(rows),
     )
 
@@ -90,36 +108,46 @@ def _size(row: dict[str, Any]) -> int:
 
 
 def _margin(row: dict[str, Any]) -> float | None:
-    pair = [row["answers"].get(system, {}).get("judge") for system in ("policy", "sft")]
+    return _difference(row, "judge")
+
+
+def _difference(row: dict[str, Any], figure: str) -> Any:
+    """The policy's figure less SFT's, None where one is missing."""
+    pair = [row["answers"].get(system, {}).get(figure) for system in ("policy", "sft")]
     return None if None in pair else pair[0] - pair[1]
 
 
 def _sample(row: dict[str, Any], best_of: int | None) -> Sample:
-    margin = _margin(row)
+    margin, answers = _margin(row), row["answers"]
     result = "" if margin is None else "wins" if margin > 0 else "loses" if margin < 0 else "ties"
-    judged = {name: answer["judge"] for name, answer in row["answers"].items() if answer.get("judge") is not None}
+    judged = {name: answer["judge"] for name, answer in answers.items() if answer.get("judge") is not None}
     top = max(judged.values(), default=None)
-    answers = [
+    texts = {name: [Piece(shortened(answer.get("text", "")))] for name, answer in answers.items()}
+    if {"sft", "policy"} <= texts.keys():
+        texts["sft"], texts["policy"] = differences(texts["sft"][0].text, texts["policy"][0].text)
+    shown = [
         Answer(
             system=name,
             name=system_name(name, best_of),
-            text=_cut(str(answer.get("text", ""))),
+            pieces=texts[name],
             tokens=answer.get("tokens", 0),
             stopped=bool(answer.get("stopped")),
             judge=number(answer.get("judge")),
             winner=name in judged and judged[name] == top,
         )
-        for name, answer in row["answers"].items()
+        for name, answer in answers.items()
     ]
-    prompt = _cut(str(row.get("prompt", "")))
-    return Sample(prompt, str(row.get("category") or ""), result, _signed(margin), answers)
+    prompt, category = shortened(row.get("prompt", "")), str(row.get("category") or "")
+    return Sample(prompt, category, result, _signed(margin), shown, margin, _difference(row, "tokens"))
 
 
 def _signed(margin: float | None) -> str:
     return number(margin) if margin is None or margin <= 0 else f"+{number(margin)}"
 
 
-def _cut(text: str) -> str:
+def shortened(text: Any) -> str:
+    """As text, at most `LONGEST` characters of it."""
+    text = str(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} … [{len(text) - LONGEST} more characters]"
 
 
@@ -142,8 +170,8 @@ def training_steps(run: Run) -> list[Step]:
     steps: dict[int, list[dict[str, str]]] = {}
     for row in run["policy"].samples:
         shown = {
-            "prompt": _cut(str(row.get("prompt", ""))),
-            "completion": _cut(str(row.get("completion", ""))),
+            "prompt": shortened(row.get("prompt", "")),
+            "completion": shortened(row.get("completion", "")),
             "score": number(row.get("score")),
             "kl": number(row.get("kl"), 1),
             "end": "" if row.get("stopped", True) else "cut off",

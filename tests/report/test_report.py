@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.report.curves import FIRST
 from pipeline.report.html import write_report
 from pipeline.rundir import RunError
 
@@ -97,11 +98,12 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path, whole: str) -> None:
     assert again == whole
 
 
-def test_model_output_stays_text(tmp_path: Path) -> None:
-    run = build(tmp_path / "hostile", prompts=5, steps=3)
+def plant_hostile_texts(run: Path) -> None:
+    """Wherever a model's or a data file's text may stand in a run, put one that would like to be markup."""
     answer = {"text": HOSTILE, "tokens": 3, "stopped": True, "judge": 1.0}
-    row = {"prompt": HOSTILE, "category": HOSTILE, "answers": {"sft": answer, "policy": answer}}
-    lines = json.dumps(row) + "\n"  # escaped, as a lone surrogate has no UTF-8
+    answers = {"sft": answer, "policy": {**answer, "text": HOSTILE + " <b>more</b>"}}
+    rows = [{"prompt": HOSTILE, "category": category, "answers": answers} for category in (HOSTILE, "<i>other</i>")]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)  # escaped, as a lone surrogate has no UTF-8
     (run / "evaluate" / "samples.jsonl").write_text(lines, encoding="utf-8")
     training = {"step": 1, "prompt": HOSTILE, "completion": HOSTILE, "score": 0.0, "kl": 0.0}
     (run / "policy" / "samples.jsonl").write_text(json.dumps(training) + "\n", encoding="utf-8")
@@ -113,6 +115,10 @@ def test_model_output_stays_text(tmp_path: Path) -> None:
     result["metrics"]["accuracy_by_failure.$x_1$ </svg><script>"] = 0.5
     (run / "reward" / "result.json").write_text(json.dumps(result))
 
+
+def test_model_output_stays_text(tmp_path: Path) -> None:
+    run = build(tmp_path / "hostile", prompts=5, steps=3)
+    plant_hostile_texts(run)
     text = write_report(run).read_text(encoding="utf-8")
     page = Page(text)
     assert page.tags.count("script") == 1
@@ -131,6 +137,21 @@ def test_a_partial_run_says_what_is_missing(tmp_path: Path, stages: tuple[str, .
     assert f"<b>Not finished:</b> {missing}." in text
     assert "No comparison yet" in text
     assert "Samples</h2>" not in text or "policy" in stages
+
+
+def test_what_matters_first_is_open_and_the_rest_is_folded(whole: str) -> None:
+    section = whole.split('<h2 id="curves">')[1].split("<h2 ")[0]
+    opened, folded = section.split("<details>")
+    assert re.findall("<figcaption><strong>(.*?)</strong>", opened) == list(FIRST)
+    titles = re.findall("<figcaption><strong>(.*?)</strong>", folded)
+    assert f"<summary>More curves: {', '.join(titles[:-1])}</summary>" in folded
+    assert {"Clip fraction", "Explained variance"} < set(titles)
+    assert titles[-1] == "SFT loss"  # behind the fold, beside what SFT read
+
+
+def test_every_chart_is_there_once(whole: str) -> None:
+    titles = re.findall("<figcaption><strong>(.*?)</strong>", whole)
+    assert len(titles) == len(set(titles)) == whole.count("<svg ")
 
 
 def test_a_running_stage_shows_its_curves_so_far(tmp_path: Path) -> None:
