@@ -82,10 +82,13 @@ def test_it_fits_and_neither_complains_nor_asks_for_anything(
 def test_the_watch_sees_what_is_forbidden(browser: Tab, page: Path, tmp_path: Path) -> None:
     """Else the silence of the test above would prove nothing."""
     copy = tmp_path / "copy.html"
-    planted = '<img src="https://example.org/x.png"><script>console.log("x")</script><p style="width: 2000px">wide</p>'
-    copy.write_text(page.read_text(encoding="utf-8").replace("</main>", planted + "</main>"), encoding="utf-8")
+    script = 'console.log("said"); fetch("https://example.org/y")'
+    planted = f'<img src="https://example.org/x.png"><script>{script}</script><p style="width: 2000px">wide</p></main>'
+    copy.write_text(page.read_text(encoding="utf-8").replace("</main>", planted), encoding="utf-8")
     browser.open(copy, width=390)
-    assert len(browser.complaints()) >= 2  # the policy's violation and the message
+    told = json.dumps(browser.complaints())
+    assert all(sign in told for sign in ("said", "x.png", "img-src", "example.org/y", "default-src"))
+    assert browser.requests() == ["https://example.org/x.png"]  # asked for, and stopped by the policy
     assert browser.run("document.documentElement.scrollWidth") > 390
     assert len(browser.run(TOO_WIDE)) == 1
 
@@ -220,8 +223,10 @@ def test_samples_sort_by_margin_and_by_length(browser: Tab, page: Path) -> None:
         assert figures == sorted(figures)
         assert len(set(figures)) > 1
         assert all(browser.run("[...document.querySelectorAll('.sample')].map((s) => s.checkVisibility())"))
+        assert browser.run("document.getElementById('others').checkVisibility()") is False  # it is empty now
     choose(browser, "order", "")
     assert visible(browser) == as_it_was
+    assert browser.run("document.getElementById('others').checkVisibility()") is True
     assert browser.run("document.querySelectorAll('#others .sample').length") == 20
     choose(browser, "text", "egg")
     margins = [float(value) for value in visible(browser, "dataset.margin")]

@@ -43,9 +43,9 @@ def sentence(paths: Sequence[Path]) -> str:
             "b wins most: its policy wins against SFT on 80 % [74, 85] of 200 prompts; then a (60 % [53, 67]).",
         ),
         (
-            (0.8, 0.75, 0.3),
+            (0.8, 0.7, 0.3),
             "Not shown which policy is best: a wins most against SFT, on 80 % [74, 85] of 200 prompts, but its "
-            "interval overlaps that of b (75 % [69, 80]).",
+            "interval overlaps that of b (70 % [63, 76]).",
         ),
         (
             (0.54, 0.3),
