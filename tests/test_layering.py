@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "pipeline"
 OWN = (
     "cli",
     "cli_agent",
+    "cli_compare",
     "cli_look",
     "chat",
     "config",
@@ -65,8 +66,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chat": {"config", "rundir", "lm", "stages"},
     "selftest": {"config", "rundir", "progress", "rl", "lm", "stages"},
     "terminal": {"lm", "stages", "selftest"},
-    "cli": {"config", "rundir", "stages", "report", "chat", "cli_agent", "cli_look"},
+    "cli": {"config", "rundir", "stages", "report", "chat", "cli_agent", "cli_compare", "cli_look"},
     "cli_look": {"config", "stages", "terminal", "selftest"},
+    "cli_compare": {"report"},
     "cli_agent": {"config", "agents", "progress"},
 }
 # Outside packages that a part must never see.
@@ -81,6 +83,7 @@ NEVER: dict[str, set[str]] = {
     "report": HEAVY | {"numpy", "scipy", "datasets"},
     "cli": HEAVY,
     "cli_agent": HEAVY,
+    "cli_compare": HEAVY,
     "cli_look": HEAVY,
     "lm": {"gymnasium", "trl", "accelerate"},
     "evaluation": {"gymnasium", "trl", "accelerate"},

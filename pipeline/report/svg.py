@@ -16,6 +16,7 @@ _ROLES = (
     *("ink", "muted", "grid", "base", "sft", "policy", "best_of_n", "reward", "judge"),
     *("phase-1", "phase-2", "phase-3", "phase-4", "phase-5", "phase-6"),
     *(f"ramp-{i}" for i in range(8)),
+    *(f"run-{i}" for i in range(1, 9)),
 )
 COLORS = {role: f"#fe{i:02x}a7" for i, role in enumerate(_ROLES)}
 RAMP = [COLORS[f"ramp-{i}"] for i in range(8)]

@@ -49,7 +49,11 @@ def build(
         "seed": 0,
         "run_dir": str(root),
         "model": {"name": "tiny", "cache_dir": "/home/somebody/cache"},
-        "policy": {"algorithm": "ppo", "steps": steps},
+        "policy": {
+            "algorithm": "ppo",
+            "steps": steps,
+            "sampling": {"temperature": 0.7, "max_new_tokens": 64},
+        },
         "evaluate": {"sampling": None, "best_of": 4},
     }
     (root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -67,6 +71,22 @@ def build(
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A JSON-lines file."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def change(run: Path, stage: str, **fields: Any) -> None:
+    """Replace fields of a stage's result; `metrics` and `environment` are merged into what is there."""
+    path = run / stage / "result.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in fields.items():
+        result[name] = {**result[name], **value} if name in ("metrics", "environment") else value
+    path.write_text(json.dumps(result), encoding="utf-8")
+
+
+def configure(run: Path, **sections: Any) -> None:
+    """Replace whole sections or single settings at the top of a run's config."""
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) | sections
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
 def _result(folder: Path, stage: str, metrics: dict[str, Any]) -> None:
@@ -139,6 +159,7 @@ def _policy_row(rng: random.Random, step: int, steps: int) -> dict[str, Any]:
     return {
         "step": step,
         "objective/score": 1.3 * done + rng.gauss(0, 0.12),
+        "objective/judge": 0.9 * done + rng.gauss(0, 0.2),
         "objective/kl": 6.5 * done * step / steps + rng.gauss(0, 0.1) * (step > 1),
         "objective/kl_coef": 0.05,
         "objective/tokens": 34 - 2 * done + rng.gauss(0, 0.6),

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.report.compare import write_comparison
 from pipeline.report.html import write_report
 
-from .builder import build
+from .builder import build, configure
 from .chromium import PROGRAM, Tab, tab
 from .test_report import HOSTILE, plant_hostile_texts
 
@@ -81,10 +82,13 @@ def test_it_fits_and_neither_complains_nor_asks_for_anything(
 def test_the_watch_sees_what_is_forbidden(browser: Tab, page: Path, tmp_path: Path) -> None:
     """Else the silence of the test above would prove nothing."""
     copy = tmp_path / "copy.html"
-    planted = '<img src="https://example.org/x.png"><script>console.log("x")</script><p style="width: 2000px">wide</p>'
-    copy.write_text(page.read_text(encoding="utf-8").replace("</main>", planted + "</main>"), encoding="utf-8")
+    script = 'console.log("said"); fetch("https://example.org/y")'
+    planted = f'<img src="https://example.org/x.png"><script>{script}</script><p style="width: 2000px">wide</p></main>'
+    copy.write_text(page.read_text(encoding="utf-8").replace("</main>", planted), encoding="utf-8")
     browser.open(copy, width=390)
-    assert len(browser.complaints()) >= 2  # the policy's violation and the message
+    told = json.dumps(browser.complaints())
+    assert all(sign in told for sign in ("said", "x.png", "img-src", "example.org/y", "default-src"))
+    assert browser.requests() == ["https://example.org/x.png"]  # asked for, and stopped by the policy
     assert browser.run("document.documentElement.scrollWidth") > 390
     assert len(browser.run(TOO_WIDE)) == 1
 
@@ -219,8 +223,10 @@ def test_samples_sort_by_margin_and_by_length(browser: Tab, page: Path) -> None:
         assert figures == sorted(figures)
         assert len(set(figures)) > 1
         assert all(browser.run("[...document.querySelectorAll('.sample')].map((s) => s.checkVisibility())"))
+        assert browser.run("document.getElementById('others').checkVisibility()") is False  # it is empty now
     choose(browser, "order", "")
     assert visible(browser) == as_it_was
+    assert browser.run("document.getElementById('others').checkVisibility()") is True
     assert browser.run("document.querySelectorAll('#others .sample').length") == 20
     choose(browser, "text", "egg")
     margins = [float(value) for value in visible(browser, "dataset.margin")]
@@ -274,6 +280,43 @@ def test_a_partial_run_is_as_quiet(browser: Tab, tmp_path: Path) -> None:
     browser.open(write_report(build(tmp_path / "part", stages=("sft",))), width=390)
     assert browser.run("document.documentElement.scrollWidth") == 390
     assert browser.complaints() == []
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four runs, one hostile, one with a long name and unfinished."""
+    root = tmp_path_factory.mktemp("compared")
+    names = ["ppo", "rloo", "hostile", "a-run-with-quite-a-long-name-and-so-on-and-on"]
+    runs = [build(root / name, prompts=12, steps=25, policy_wins=0.6) for name in names]
+    plant_hostile_texts(runs[2])
+    (runs[3] / "evaluate" / "result.json").unlink()
+    configure(runs[1], policy={"algorithm": "rloo", "a_setting": "x" * 300})
+    write_comparison(runs, root / "page.html")
+    return root / "page.html"
+
+
+@pytest.mark.parametrize(("width", "media"), [(1280, ""), (390, ""), (700, "print")])
+def test_a_comparison_fits_and_is_quiet(browser: Tab, comparison: Path, width: int, media: str) -> None:
+    browser.open(comparison, width=width, media=media)
+    assert browser.run("document.documentElement.scrollWidth") == width
+    assert browser.run(TOO_WIDE) == []
+    assert browser.complaints() == []
+    assert browser.requests() == []
+
+
+def test_a_comparison_sorts_and_filters(browser: Tab, tmp_path: Path) -> None:
+    runs = [build(tmp_path / name, prompts=12, steps=2, policy_wins=rate) for name, rate in (("a", 0.9), ("b", 0.5))]
+    write_comparison(runs, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    browser.run(
+        "[...document.querySelectorAll('thead button')].find((b) => b.textContent == 'Policy beats SFT').click()"
+    )
+    rows = "[...document.querySelectorAll('table')[0].tBodies[0].rows].map((row) => row.cells[0].textContent)"
+    assert browser.run(rows) == ["2 · b", "1 · a"]
+    choose(browser, "category", "drinks")
+    shown, total = len(visible(browser)), browser.run("document.querySelectorAll('.sample').length")
+    assert count(browser) == f"{shown} of {total} match"
+    assert 0 < shown < total
 
 
 def test_it_prints(browser: Tab, page: Path) -> None:
