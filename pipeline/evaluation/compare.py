@@ -1,11 +1,13 @@
 """Blind comparison of systems on the same prompts: every system answers, a judge looks at two answers at a time."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from pipeline.evaluation.judges.protocol import Answer, Judge, Scorer, Verdict
-from pipeline.evaluation.statistics import WinRate, win_rate
+from pipeline.evaluation.length_control import LengthControlled, length_controlled
+from pipeline.evaluation.statistics import WinRate, adjusted, win_rate
 from pipeline.evaluation.text import distinct, overused
 
 Answers = Sequence[Sequence[Answer]]  # by prompt, the samples of one system
@@ -25,21 +27,50 @@ def ask(judge: Judge, first: Answers, second: Answers) -> list[list[Verdict]]:
     return [[next(verdicts) for _ in prompt] for prompt in pairs]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A system against another: the win rate, the same at equal length, and the p-value for one of so many pairs."""
+
+    rate: WinRate
+    controlled: LengthControlled
+    p_holm: float
+
+    def figures(self) -> dict[str, float | int]:
+        """For result.json, under suffixes."""
+        return self.rate.figures() | {"_p_holm": self.p_holm} | self.controlled.figures()
+
+
+def judged(judge: Judge, first: Answers, second: Answers) -> tuple[list[list[float]], list[list[float]]]:
+    """By prompt, the outcomes that there are, and by how many characters the first system's answer is longer."""
+    outcomes, longer = [], []
+    for verdicts, ours, theirs in zip(ask(judge, first, second), first, second, strict=True):
+        rows = [
+            (verdict.outcome, len(one.text) - len(other.text))
+            for verdict, one, other in zip(verdicts, ours, theirs, strict=True)
+            if verdict.outcome is not None
+        ]
+        if rows:
+            outcomes.append([outcome for outcome, _ in rows])
+            longer.append([float(by) for _, by in rows])
+    return outcomes, longer
+
+
 def compare(
     judge: Judge, answers: Mapping[str, Answers], pairs: Sequence[tuple[str, str]], *, resamples: int, seed: int
-) -> dict[str, WinRate]:
-    """Win rate of `a` over `b` for each pair of systems that are there, under the key "a_vs_b".
+) -> dict[str, Comparison]:
+    """`a` against `b` for each pair of systems that are there, under the key "a_vs_b".
 
-    A comparison without a verdict counts for nobody.
+    A comparison without a verdict counts for nobody. Lengths are in characters. `resamples` and `seed` are those of the
+    bootstrap behind the interval at equal length.
     """
-    rates = {}
+    outcomes, controlled = {}, {}
     for a, b in pairs:
         if a in answers and b in answers:
-            found = [
-                [v.outcome for v in prompt if v.outcome is not None] for prompt in ask(judge, answers[a], answers[b])
-            ]
-            rates[f"{a}_vs_{b}"] = win_rate([prompt for prompt in found if prompt], resamples=resamples, seed=seed)
-    return rates
+            found, longer = judged(judge, answers[a], answers[b])
+            outcomes[f"{a}_vs_{b}"] = found
+            controlled[f"{a}_vs_{b}"] = length_controlled(found, longer, resamples=resamples, seed=seed)
+    p = adjusted(outcomes)
+    return {name: Comparison(win_rate(found), controlled[name], p[name]) for name, found in outcomes.items()}
 
 
 def describe(answers: Mapping[str, Answers], demonstrations: Sequence[str]) -> dict[str, Any]:

@@ -53,11 +53,23 @@ def test_compare_names_pairs_and_leaves_out_absent_systems() -> None:
     answers = {name: [[answer("a" * n)] for n in found] for name, found in lengths.items()}
     pairs = [("policy", "sft"), ("sft", "policy"), ("sft", "base"), ("best_of_n", "sft")]
     rates = compare(ByScore(ByLength()), answers, pairs, resamples=100, seed=0)
-    assert {name: rate.rate for name, rate in rates.items()} == {
+    assert {name: found.rate.rate for name, found in rates.items()} == {
         "policy_vs_sft": 0.75,
         "sft_vs_policy": 0.25,
         "sft_vs_base": 0.5,  # the same against the same
     }
+
+
+def test_a_comparison_is_controlled_for_length_and_for_there_being_several() -> None:
+    """The policy wins by length alone; 12 of 12 twice, p = .00053 (z = √12), is doubled by there being two."""
+    lengths = {"sft": range(1, 13), "policy": range(2, 14)}
+    answers = {name: [[answer("a" * n)] for n in found] for name, found in lengths.items()}
+    pairs = [("policy", "sft"), ("sft", "policy")]
+    figures = compare(ByScore(ByLength()), answers, pairs, resamples=50, seed=0)["policy_vs_sft"].figures()
+    assert figures["_p"] == pytest.approx(0.00053, abs=1e-5)
+    assert figures["_p_holm"] == pytest.approx(2 * figures["_p"])
+    assert figures["_length_overlap"] == 0.0
+    assert (figures["_length_controlled_low"], figures["_length_controlled_high"]) == (0.0, 1.0)
 
 
 def test_what_has_no_verdict_counts_for_nobody() -> None:
@@ -68,7 +80,7 @@ def test_what_has_no_verdict_counts_for_nobody() -> None:
             return [Verdict(1.0), *(Verdict(None) for _ in pairs[1:])]
 
     answers = {name: [[answer("a"), answer("b")], [answer("c")]] for name in ("policy", "sft")}
-    rate = compare(Shy(), answers, [("policy", "sft")], resamples=100, seed=0)["policy_vs_sft"]
+    rate = compare(Shy(), answers, [("policy", "sft")], resamples=100, seed=0)["policy_vs_sft"].rate
     assert (rate.n, rate.wins, rate.ties, rate.losses) == (1, 1, 0, 0)
 
 
