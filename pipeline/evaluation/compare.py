@@ -5,7 +5,8 @@ from itertools import chain
 from typing import Any
 
 from pipeline.evaluation.judges.protocol import Answer, Judge, Scorer, Verdict
-from pipeline.evaluation.statistics import WinRate, win_rate
+from pipeline.evaluation.judging import rate
+from pipeline.evaluation.statistics import WinRate
 from pipeline.evaluation.text import distinct, overused
 
 Answers = Sequence[Sequence[Answer]]  # by prompt, the samples of one system
@@ -30,16 +31,14 @@ def compare(
 ) -> dict[str, WinRate]:
     """Win rate of `a` over `b` for each pair of systems that are there, under the key "a_vs_b".
 
-    A comparison without a verdict counts for nobody.
+    A comparison without a verdict counts for nobody; a pair without any is left out.
     """
-    rates = {}
-    for a, b in pairs:
-        if a in answers and b in answers:
-            found = [
-                [v.outcome for v in prompt if v.outcome is not None] for prompt in ask(judge, answers[a], answers[b])
-            ]
-            rates[f"{a}_vs_{b}"] = win_rate([prompt for prompt in found if prompt], resamples=resamples, seed=seed)
-    return rates
+    found = {
+        f"{a}_vs_{b}": rate(ask(judge, answers[a], answers[b]), resamples=resamples, seed=seed)
+        for a, b in pairs
+        if a in answers and b in answers
+    }
+    return {pair: one for pair, one in found.items() if one is not None}
 
 
 def describe(answers: Mapping[str, Answers], demonstrations: Sequence[str]) -> dict[str, Any]:
