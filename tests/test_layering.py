@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "pipeline"
 OWN = (
     "cli",
     "cli_agent",
+    "cli_calibrate",
     "cli_look",
     "chat",
     "config",
@@ -65,7 +66,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chat": {"config", "rundir", "lm", "stages"},
     "selftest": {"config", "rundir", "progress", "rl", "lm", "stages"},
     "terminal": {"lm", "stages", "selftest"},
-    "cli": {"config", "rundir", "stages", "report", "chat", "cli_agent", "cli_look"},
+    "cli": {"config", "rundir", "stages", "report", "chat", "cli_agent", "cli_calibrate", "cli_look"},
+    "cli_calibrate": {"cli_look", "stages", "terminal"},
     "cli_look": {"config", "stages", "terminal", "selftest"},
     "cli_agent": {"config", "agents", "progress"},
 }
@@ -81,6 +83,7 @@ NEVER: dict[str, set[str]] = {
     "report": HEAVY | {"numpy", "scipy", "datasets"},
     "cli": HEAVY,
     "cli_agent": HEAVY,
+    "cli_calibrate": HEAVY,
     "cli_look": HEAVY,
     "lm": {"gymnasium", "trl", "accelerate"},
     "evaluation": {"gymnasium", "trl", "accelerate"},
