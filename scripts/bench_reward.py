@@ -47,7 +47,7 @@ def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     backbone.adapters.add("sft")  # changes nothing: like TRL's, the reward model starts from the base
     # One pair to validate on: choosing an epoch is not part of what is compared.
     (model, _), seconds = timed(
-        "reward", lambda out, kept: train(backbone, "reward", rows, test[:1], config, out, kept)
+        "reward", lambda out, kept: train(backbone, "reward", rows, test[:1], config, out, kept, seed=config.seed)
     )
     return accuracy(model, test, config.reward.microbatch_size) | speed(config, pairs, seconds)
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.sections import Fraction, NonNegative, Positive, Rate, Section
+from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -3,9 +3,10 @@
 import copy
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -152,30 +153,56 @@ def _validate(model: type[_Model], tree: Mapping[str, Any], where: str) -> _Mode
 
 def _explain(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
     """One pydantic error as one sentence: field, value, what is allowed."""
-    location = [str(part) for part in problem["loc"]]
+    place = [str(part) for part in problem["loc"]]
+    location, _ = _walk(place, root)
     field = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1], root)
+        _, section = _walk(place[:-1], root)
+        known = list(getattr(section, "model_fields", ()))
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"{field}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{field}: is required and missing"
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        _, options = _walk(place, root)
+        return f"{field}: kind must be one of {', '.join(tag for one in get_args(options) for tag in _tags(one))}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{field}: got {problem['input']!r}; {message[0].lower()}{message[1:]}"
+    message = f"{message[0].lower()}{message[1:]}"
+    if isinstance(problem["input"], Mapping):  # a whole section: long, and not its every value is at fault
+        return f"{field}: {message}" if field else message
+    return f"{field}: got {problem['input']!r}; {message}"
 
 
-def _fields_at(path: list[str], root: type[BaseModel]) -> list[str]:
-    """Names of the fields of the section at `path`."""
-    model: Any = root
-    for name in path:
-        annotation = model.model_fields[name].annotation if name in model.model_fields else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        found = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        if not found:
-            return []
-        model = found[0]
-    return list(model.model_fields)
+def _walk(place: Sequence[str], root: type[BaseModel]) -> tuple[list[str], Any]:
+    """A place as the file names it, and the type that stands there (None = nobody knows).
+
+    Where several sections are possible pydantic adds the tag that tells them apart, which the file hasn't got.
+    """
+    shown: list[str] = []
+    node: Any = root
+    for name in place:
+        if isinstance(node, type) and issubclass(node, BaseModel):
+            node = node.model_fields[name].annotation if name in node.model_fields else None
+        elif get_origin(node) in (dict, list):
+            node = get_args(node)[-1]
+        else:
+            node = next((one for one in get_args(node) if name in _tags(one)), None)
+            if node is not None:
+                continue
+        shown.append(name)
+        if get_origin(node) is Annotated:
+            node = get_args(node)[0]
+        sections = [one for one in get_args(node) if one is not type(None)]
+        if get_origin(node) in (Union, UnionType) and len(sections) == 1:
+            (node,) = sections
+    return shown, node
+
+
+def _tags(section: Any) -> tuple[str, ...]:
+    """The kinds that a section of a union answers to."""
+    kind = getattr(section, "model_fields", {}).get("kind")
+    return () if kind is None else get_args(kind.annotation)
 
 
 def dump_config(config: BaseModel) -> str:

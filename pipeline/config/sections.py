@@ -3,18 +3,12 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
+from pipeline.config.judges import JUDGE_NAME, RESERVED_NAMES, JudgeConfig
 
-
-class Section(BaseModel):
-    """What all sections share: unknown keys are refused, values keep their type, nothing changes later."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+SYSTEMS = ("base", "sft", "policy", "best_of_n")
 
 
 class ModelConfig(Section):
@@ -104,7 +98,21 @@ class RewardConfig(FitConfig):
     judge: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.5, description="share of the training pairs that train the judge instead of the reward model; 0 = no judge"
     )
+    judges: Positive = Field(
+        1, description="judges trained on that share, each with its own order and head: the members of an ensemble"
+    )
     calibration_samples: Positive = Field(96, description="SFT samples that define score mean 0, deviation 1")
+
+    @model_validator(mode="after")
+    def _judges_have_pairs(self) -> "RewardConfig":
+        if self.judges > 1 and self.judge == 0:
+            raise ValueError(f"judges is {self.judges}, but judge: 0 leaves no pairs to train them on")
+        return self
+
+    @property
+    def judge_names(self) -> list[str]:
+        """Adapters of the judges: judge, judge_2, …; none without a share of the pairs."""
+        return ["judge", *(f"judge_{k}" for k in range(2, self.judges + 1))] if self.judge else []
 
 
 class SamplingConfig(Section):
@@ -223,7 +231,28 @@ class EvaluateConfig(Section):
     batch_size: Positive = 32
     samples: Positive = Field(1, description="answers of each system to each prompt, compared one by one")
     best_of: Positive = Field(4, description="best-of-n from SFT as a baseline; 1 = leave it out")
-    bootstrap: Positive = 2000
+    bootstrap: Positive = Field(2000, description="resamples behind the interval of a win rate at equal length")
+    judges: dict[str, JudgeConfig] = Field(
+        default_factory=dict, description="further judges by name; the headline stays the run's own"
+    )
+    judge_pairs: list[str] = Field(
+        ["policy_vs_sft"], min_length=1, description="what they compare, as 'a_vs_b'; some cost money by the comparison"
+    )
+
+    @model_validator(mode="after")
+    def _names_and_pairs(self) -> "EvaluateConfig":
+        for name in self.judges:
+            if not JUDGE_NAME.fullmatch(name) or name in RESERVED_NAMES:
+                own = " (that is the run's own)" if name in RESERVED_NAMES else ""
+                raise ValueError(f"judges: {name!r} can't be a judge's name{own}; use a-z, 0-9 and _, a letter first")
+        there = [system for system in SYSTEMS if system != "best_of_n" or self.best_of > 1]
+        for pair in self.judge_pairs:
+            first, _, second = pair.partition("_vs_")
+            if first == second or not {first, second} <= set(there):
+                raise ValueError(f"judge_pairs: {pair!r} must be 'a_vs_b' of two different among {', '.join(there)}")
+        if len(set(self.judge_pairs)) < len(self.judge_pairs):
+            raise ValueError("judge_pairs: a pair stands there twice")
+        return self
 
 
 GateName = Literal[
@@ -276,3 +305,10 @@ class Config(Section):
     gates: GatesConfig = GatesConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _ensembles_have_members(self) -> "Config":
+        for name, judge in self.evaluate.judges.items():
+            if judge.kind == "ensemble" and len(self.reward.judge_names) < 2:
+                raise ValueError(f"evaluate.judges.{name}: an ensemble needs reward.judges ≥ 2 and reward.judge > 0")
+        return self

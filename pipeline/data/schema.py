@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -94,6 +94,13 @@ class Prompt:
 
 
 Row = Demonstration | Preference | Prompt
+
+
+def prompt_text(messages: Sequence[Message]) -> str:
+    """A prompt for people to read: the single user turn, or every turn with its role."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def prompt_key(messages: Iterable[Message]) -> str:

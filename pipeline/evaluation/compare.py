@@ -60,13 +60,15 @@ def compare(
 ) -> dict[str, Comparison]:
     """`a` against `b` for each pair of systems that are there, under the key "a_vs_b".
 
-    A comparison without a verdict counts for nobody. Lengths are in characters. `resamples` and `seed` are those of the
-    bootstrap behind the interval at equal length.
+    A comparison without a verdict counts for nobody; a pair without any is left out. Lengths are in characters;
+    `resamples` and `seed` are those of the bootstrap behind the interval at equal length.
     """
     outcomes, controlled = {}, {}
     for a, b in pairs:
         if a in answers and b in answers:
             found, longer = judged(judge, answers[a], answers[b])
+            if not found:
+                continue
             outcomes[f"{a}_vs_{b}"] = found
             controlled[f"{a}_vs_{b}"] = length_controlled(found, longer, resamples=resamples, seed=seed)
     p = adjusted(outcomes)

@@ -1,6 +1,6 @@
 """The reward model: an adapter with a scalar head, read at the last real token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,8 +39,14 @@ class RewardModel:
         head.bias.div_(std)
 
     @torch.no_grad()
-    def score_sequences(self, sequences: Sequence[Sequence[int]], *, batch_size: int = 16) -> Tensor:
-        """Scores [B] without gradient; the order is the input's.
+    def score_sequences(
+        self,
+        sequences: Sequence[Sequence[int]],
+        *,
+        batch_size: int = 16,
+        told: Callable[[int], None] = lambda scored: None,
+    ) -> Tensor:
+        """Scores [B] without gradient; the order is the input's. `told` hears how many each batch had.
 
         A batch is of sequences that begin alike, or where nothing can be shared, of sequences of like length.
         """
@@ -50,6 +56,7 @@ class RewardModel:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             scores[rows] = self.scores([sequences[i] for i in rows])
+            told(len(rows))
         return scores
 
     def score(self, rollout: Rollout, *, batch_size: int = 16) -> Tensor:

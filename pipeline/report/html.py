@@ -71,6 +71,7 @@ def content(run: Run) -> dict[str, Any]:
         "cards": tables.cards(run),
         "win_rates": tables.win_rates(run),
         "win_chart": curves.win_rates(pairs, metrics.get("best_of")) if pairs else None,
+        "judges": tables.judges(run),
         "answers": tables.answers(run),
         "overused": tables.overused(run),
         "curves": [chart for chart in charts if chart.title in curves.FIRST],

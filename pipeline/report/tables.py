@@ -1,5 +1,6 @@
 """The tables and cards of the report, as rows of finished strings."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,48 @@ def _win_row(pair: Comparison, best_of: int | None) -> list[str]:
     return [label, rate, f"[{bounds}", *counts, VERDICTS[pair.verdict]]
 
 
+def judges(run: Run) -> Table | None:
+    """Judges besides the run's own: what each says of the first pair it was asked about, and what that is worth."""
+    metrics = run["evaluate"].metrics
+    key = re.compile(r"judges\.([a-z0-9_]+)\.agreement_n")
+    names = [match[1] for name in metrics if (match := key.fullmatch(name))]
+    if not names:
+        return None
+    found = {name: _of_judge(metrics, name) for name in names}
+    pairs = [pair for one in found.values() for pair in comparisons(one)]
+    heads = ["Judge", "Win rate", "95 % interval", "Agrees", "κ", "Consistent", "First place", "Unparsable", "Cost"]
+    what = f"{system_name(pairs[0].a)} over {system_name(pairs[0].b)}" if pairs else "without a verdict"
+    caption = (
+        f"Judges besides the run's own, on {what}. Agrees, κ: with the run's own judge, where both decide. Consistent: "
+        "the same verdict in both orders. First place: votes for the answer shown first."
+    )
+    return Table(caption, heads, [_judge_row(run, name, one) for name, one in found.items()])
+
+
+def _of_judge(metrics: dict[str, Any], name: str) -> dict[str, Any]:
+    start = f"judges.{name}."
+    return {key.removeprefix(start): value for key, value in metrics.items() if key.startswith(start)}
+
+
+def _judge_row(run: Run, name: str, metrics: dict[str, Any]) -> list[str]:
+    config = ((run.config.get("evaluate") or {}).get("judges") or {}).get(name) or {}
+    rate, bounds = DASH, DASH
+    if pairs := comparisons(metrics):
+        rate, rest = interval(pairs[0].rate, pairs[0].low, pairs[0].high).split(" [", 1)
+        bounds = f"[{rest}"
+    return [
+        f"{name} ({config['kind']})" if "kind" in config else name,
+        rate,
+        bounds,
+        percent(metrics.get("agreement")),
+        number(metrics.get("kappa")),
+        percent(metrics.get("consistency")),
+        percent(metrics.get("first_position")),
+        f"{count(metrics['unparsable'])} of {count(metrics['calls'])}" if "unparsable" in metrics else DASH,
+        number(metrics.get("cost")),
+    ]
+
+
 def answers(run: Run) -> Table | None:
     """What each system's answers are like."""
     metrics = run["evaluate"].metrics
@@ -164,7 +207,9 @@ def reward(run: Run) -> Table | None:
     if "accuracy" not in metrics:
         return None
     rows = []
-    for label, prefix in (("reward model", ""), ("judge", "judge_")):
+    members = [key.removesuffix("_accuracy") for key in metrics if re.fullmatch(r"judge_\d+_accuracy", key)]
+    names = [("reward model", ""), ("judge", "judge_"), *((name.replace("_", " "), f"{name}_") for name in members)]
+    for label, prefix in names:
         if f"{prefix}accuracy" in metrics:
             bounds = _bounds(metrics, prefix) or DASH
             pairs = count(metrics.get(f"{prefix}train_pairs"))

@@ -12,6 +12,7 @@ from pipeline.progress import say
 from pipeline.rundir import STAGES, RunDir, StageResult, fingerprint
 from pipeline.stages import evaluate, policy, reward, sft
 from pipeline.stages.inputs import source_hash
+from pipeline.stages.judges import check_judges, judge_marks
 from pipeline.stages.tracking import track
 from pipeline.stopping import stopping
 
@@ -32,6 +33,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
     Raises:
         RunError: a predecessor is missing, or the folder can't be written.
         GateError: a predecessor's figures don't hold.
+        ConfigError, JudgeError: a judge of the evaluation lacks what it needs.
     """
     assert config.run_dir is not None
     run_dir = RunDir(config.run_dir)
@@ -44,6 +46,8 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
                 say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
                 run_dir.tidy(stage)
                 continue
+            if "evaluate" in stages:
+                check_judges(config)
             for need in NEEDS[stage]:
                 gates.require(need, run_dir.require(need).metrics, config.gates.skip)
             run_stage(config, run_dir, stage, mark, resume=not force)
@@ -85,6 +89,8 @@ def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
     section = getattr(config, stage)
     before = {need: run_dir.require(need).fingerprint for need in NEEDS[stage]}
     also = {path: _at(config, path) for path in READS.get(stage, ())}
+    if stage == "evaluate":
+        also |= judge_marks(config)
     shared = {name: _plain(getattr(config, name)) for name in SHARED}
     return fingerprint(stage, shared, section.model_dump(), source_hash(config, section.data), before, also)
 

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config
-from pipeline.data.schema import Prompt
+from pipeline.data.schema import Prompt, prompt_text
 from pipeline.evaluation.compare import compare, describe, pick_best
 from pipeline.evaluation.judges.protocol import Answer, ByScore, Scorer
 from pipeline.evaluation.judges.reward import RewardModelScorer
@@ -21,7 +21,17 @@ from pipeline.lm.reward import RewardModel
 from pipeline.progress import Bar, bar
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rundir import RunDir, StageDir, StageResult
-from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, prompt_text, read
+from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
+from pipeline.stages.judges import build_judges
+from pipeline.stages.verdicts import (
+    ByPair,
+    ask_judges,
+    compare_pairs,
+    first_outcomes,
+    from_rows,
+    judge_metrics,
+    to_rows,
+)
 
 # (winner asked about, baseline); the first is the headline.
 PAIRS = (
@@ -47,6 +57,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
         RewardModelScorer(RewardModel(backbone, name), batch_size=cfg.batch_size // 2 or 1)
         for name in ("reward", judge_name)
     )
+    judges = build_judges(config, run_dir, backbone)
     encoded = encode_prompts(backbone.chat, source)
     systems: dict[str, tuple[str | None, int]] = {  # adapter, and candidates of which the best counts
         "base": (None, 1),
@@ -57,16 +68,24 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
         systems["best_of_n"] = ("sft", cfg.best_of)
     answers: dict[str, list[list[Answer]]] = {}
     divergence: dict[str, float] = {}
+    verdicts: dict[str, ByPair] = {}
     before = checkpoints.latest("evaluate")
     if before is not None:
         answers = {
             name: [[Answer(**row) for row in rows] for rows in found] for name, found in before["answers"].items()
         }
         divergence, reward.known, judge.known = before["divergence"], before["rewards"], before["scores"]
+        verdicts = from_rows(before["verdicts"])
 
     def state() -> dict[str, Any]:
         rows = {name: [[asdict(answer) for answer in rows] for rows in found] for name, found in answers.items()}
-        return {"answers": rows, "divergence": divergence, "rewards": reward.known, "scores": judge.known}
+        scored = {"rewards": reward.known, "scores": judge.known}
+        return {"answers": rows, "divergence": divergence, **scored, "verdicts": to_rows(verdicts)}
+
+    def keep() -> None:
+        if backbone.lower is not None:
+            backbone.lower.forget()  # or the next figures would depend on these in the last digit
+        checkpoints.step("evaluate", state)
 
     each = len(encoded) * cfg.samples
     total, done = (sum(each * systems[name][1] for name in names) for names in (systems, answers))
@@ -82,14 +101,14 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
                 divergence = kl_to_reference(backbone, parts, config)
             for one in (judge, reward):
                 one.score([answer for group in answers[name] for answer in group])
-            if backbone.lower is not None:
-                backbone.lower.forget()  # or the next system's figures would depend on this one's in the last digit
-            checkpoints.step("evaluate", state)
+            keep()
+    ask_judges(judges, answers, cfg.judge_pairs, verdicts, keep)
     scores, rewards = (
         {name: [one.score(group) for group in groups] for name, groups in answers.items()} for one in (judge, reward)
     )
     rates = compare(ByScore(judge), answers, PAIRS, resamples=cfg.bootstrap, seed=config.seed)
-    out.sample(side_by_side(encoded, answers, scores, rewards))
+    own = compare_pairs(ByScore(judge), answers, cfg.judge_pairs)
+    out.sample(side_by_side(encoded, answers, scores, rewards, {judge_name: own, **verdicts}))
     win_rates = {f"win_rate.{pair}{suffix}": v for pair, rate in rates.items() for suffix, v in rate.figures().items()}
     metrics = {
         "judge": judge_name,
@@ -99,6 +118,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
         "best_of": cfg.best_of,
         "detectable_rate": detectable(len(encoded)),
         **win_rates,
+        **judge_metrics(verdicts, own),
         **divergence,
         **{f"judge_score.{name}": float(np.mean(values)) for name, values in scores.items()},
         **{f"reward_score.{name}": float(np.mean(values)) for name, values in rewards.items()},
@@ -177,8 +197,10 @@ def side_by_side(
     answers: dict[str, list[list[Answer]]],
     scores: dict[str, list[list[float]]],
     rewards: dict[str, list[list[float]]],
+    verdicts: dict[str, ByPair],
 ) -> list[dict[str, Any]]:
-    """One row per prompt with every system's first answer and its scores, for samples.jsonl."""
+    """One row per prompt with every system's first answer, its scores, and the judges' verdicts on policy vs SFT, for
+    samples.jsonl."""
     return [
         {
             "prompt": prompt_text(prompt.messages),
@@ -193,6 +215,7 @@ def side_by_side(
                 }
                 for name, groups in answers.items()
             },
+            "verdicts": first_outcomes(verdicts, index),
         }
         for index, (prompt, _) in enumerate(encoded)
     ]

@@ -1,6 +1,6 @@
 """What a stage starts from: rows as the config names them, encoded for the model, bad rows counted; the base."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,8 @@ def source_hash(config: Config, data: DataConfig) -> str:
     return data.source
 
 
-def open_run(path: Path) -> tuple[Config, RunDir]:
-    """The configuration that a run folder holds, and the folder.
+def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Config, RunDir]:
+    """The configuration that a run folder holds, with overrides, and the folder.
 
     Raises:
         RunError: it isn't one.
@@ -94,7 +94,7 @@ def open_run(path: Path) -> tuple[Config, RunDir]:
     file = path / "config.yaml"
     if not file.is_file():
         raise RunError(f"no run at {path}: config.yaml is missing; give the folder of a run")
-    return load_config(file, [f"run_dir={path}"]), RunDir(path)
+    return load_config(file, [*overrides, f"run_dir={path}"]), RunDir(path)
 
 
 def load_backbone(config: Config) -> Backbone:
@@ -177,10 +177,3 @@ def encode_prompts(chat: ChatFormat, source: Source, max_length: int | None = No
             f"{source.info.get('source', 'prompts')}: no prompt is left, the shortest is above {max_length} tokens"
         )
     return kept
-
-
-def prompt_text(messages: Sequence[Any]) -> str:
-    """A prompt for people to read: the single user turn, or every turn with its role."""
-    if len(messages) == 1:
-        return str(messages[0]["content"])
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

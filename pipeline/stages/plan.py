@@ -122,7 +122,7 @@ class Planner:
         )
 
     def reward(self) -> StagePlan:
-        """SFT, reward model and judge on one base; answers are sampled first, which say what a score of 0 is."""
+        """SFT, reward model and judges on one base; answers are sampled first, which say what a score of 0 is."""
         cfg = self.config.reward
         tokens = 2 * min(cfg.microbatch_size, cfg.batch_size) * self.longest.pair
         rows = min(48, cfg.calibration_samples)
@@ -130,7 +130,7 @@ class Planner:
         training["logits"] = 0.0
         return StagePlan(
             "reward",
-            self._stays(roles=3 if cfg.judge else 2, trained=1, remembers=True),
+            self._stays(roles=2 + len(cfg.judge_names), trained=1, remembers=True),
             {"sampling": self._sampling(rows, rows, self.longest.prompt), "training": training},
         )
 
@@ -155,9 +155,12 @@ class Planner:
         cfg = self.config.evaluate
         sampling = cfg.sampling or self.config.policy.sampling
         prompt = self.longest.evaluated - sampling.max_new_tokens
+        judges = len(self.config.reward.judge_names)
+        if not any(judge.kind == "ensemble" for judge in cfg.judges.values()):
+            judges = min(judges, 1)
         return StagePlan(
             "evaluate",
-            self._stays(roles=3 + bool(self.config.reward.judge), trained=0, remembers=False),
+            self._stays(roles=3 + judges, trained=0, remembers=False),
             {
                 "sampling": self._sampling(cfg.batch_size, cfg.batch_size, prompt, sampling.max_new_tokens),
                 "judging": {"activations": self.size.passing(cfg.batch_size // 2 * self.longest.evaluated, self.width)},

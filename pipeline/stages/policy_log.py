@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from pipeline.config import PolicyConfig
+from pipeline.data.schema import prompt_text
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import completion_texts
 from pipeline.rl.advantages import zero_variance_share
 from pipeline.rl.rollout import Rollout
-from pipeline.stages.inputs import prompt_text
 
 LAST = 0.2  # share of the steps whose mean is reported as the outcome
 SHOWN = 4  # prompts whose first completion is kept to read

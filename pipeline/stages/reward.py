@@ -1,4 +1,4 @@
-"""Pairwise reward models: `reward`, which the policy will climb, and `judge`, which it never sees.
+"""Pairwise reward models: `reward`, which the policy will climb, and `judge` (`judge_2`, …), which it never sees.
 
 The pairs are split by prompt: a test part for the reported accuracy, and of the rest a share for the reward model and
 the other for the judge, which therefore knows nothing the policy could have learned to please.
@@ -31,7 +31,7 @@ COMPARED = 8  # answers that are scored alone and beside others
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
-    """Train the reward model (and the judge), each starting from a copy of the SFT adapter."""
+    """Train the reward model (and the judges), each starting from a copy of the SFT adapter."""
     cfg = config.reward
     source = read(config, cfg.data, "preferences")
     backbone = load_backbone(config)
@@ -43,12 +43,15 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     answers, ended = _sft_answers(backbone, encoded["reward"], config)
     metrics: dict[str, Any] = {"sft_eos_rate": ended}
     require("reward", metrics, config.gates.skip)
-    for offset, name in enumerate(["reward", "judge"] if cfg.judge else ["reward"]):
+    for offset, name in enumerate(["reward", *cfg.judge_names]):
+        part = "reward" if name == "reward" else "judge"  # all judges learn from the same pairs
+        pairs, held = encoded[part], encoded[f"{part}_validation"]
         torch.manual_seed(config.seed + offset)
-        model, best = train(backbone, name, encoded[name], encoded[f"{name}_validation"], config, out, checkpoints)
+        order = config.seed + max(0, offset - 1)  # judges differ in order and head
+        model, best = train(backbone, name, pairs, held, config, out, checkpoints, seed=order)
         statistics = _standardise(model, answers, 2 * cfg.microbatch_size)
-        figures = best | accuracy(model, encoded["test"] or encoded[f"{name}_validation"], cfg.microbatch_size)
-        metrics |= {f"{'' if name == 'reward' else 'judge_'}{key}": value for key, value in figures.items()}
+        figures = best | accuracy(model, encoded["test"] or held, cfg.microbatch_size)
+        metrics |= {f"{'' if name == 'reward' else f'{name}_'}{key}": value for key, value in figures.items()}
         if name == "reward":
             metrics["score_batch_error"] = batch_error(model, answers[:COMPARED])
         backbone.save(name, out.path / name, role={"role": name} | statistics)
@@ -57,7 +60,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     counts = {name: len(pairs) for name, pairs in encoded.items()}
     return out.finish(
         metrics,
-        artifacts={name: name for name in ("reward", "judge") if name in backbone.adapters},
+        artifacts={name: name for name in ("reward", *cfg.judge_names)},
         data={"reward": source.account(**counts)},
         **machine(backbone),
     )
@@ -85,8 +88,11 @@ def train(
     config: Config,
     out: StageDir,
     checkpoints: Checkpoints,
+    *,
+    seed: int,
 ) -> tuple[RewardModel, dict[str, Any]]:
-    """Fit one reward model, starting from a copy of the SFT adapter; returns it with the figures of its best epoch."""
+    """Fit one reward model, starting from a copy of the SFT adapter, on pairs in the order that `seed` gives; returns
+    it with the figures of its best epoch."""
     cfg, visible = config.reward, config.logging.progress
     backbone.adapters.clone("sft", name)
     backbone.adapters.add_head(name)
@@ -113,7 +119,7 @@ def train(
     )
     if wanted(backbone, config.gates.prove_memory):
         prove_fit("reward", task, parameters, cfg)
-    best = fit(task, parameters, cfg, out, name=name, seed=config.seed, checkpoints=checkpoints, visible=visible)
+    best = fit(task, parameters, cfg, out, name=name, seed=seed, checkpoints=checkpoints, visible=visible)
     return model, {
         "validation_accuracy": best["accuracy"],
         "validation_loss": best["loss"],

@@ -8,10 +8,11 @@ import pytest
 
 from pipeline.config import Config, DataConfig, parse_config
 from pipeline.data.rows import DataError
+from pipeline.data.schema import prompt_text
 from pipeline.data.splits import split_by_prompt
 from pipeline.lm.chat import ChatFormat
 from pipeline.stages import inputs
-from pipeline.stages.inputs import Source, encode_demonstrations, encode_pairs, encode_prompts, prompt_text
+from pipeline.stages.inputs import Source, encode_demonstrations, encode_pairs, encode_prompts
 from pipeline.stages.reward import split_pairs
 from tests.lm.builders import tiny
 

@@ -7,6 +7,10 @@ from typing import Protocol
 from pipeline.data.schema import Message
 
 
+class JudgeError(ValueError):
+    """A judge that can't be asked, or can't answer as it should; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answer to one prompt, as text and as the tokens that were sampled.
@@ -33,10 +37,19 @@ class Verdict:
         outcome: 1 = the first is better, 0 = the second, ½ = neither; None = no verdict could be made out.
         orders: the same where the first was shown first, and where it was shown second, each None when no verdict could
             be made out; None as a whole for judges that look at one answer at a time and so know no order.
+        cost: what it was charged when it was asked for; None = nothing, or nobody said what.
     """
 
     outcome: float | None
     orders: tuple[float | None, float | None] | None = None
+    cost: float | None = None
+
+
+def both_orders(first: float | None, second: float | None, cost: float | None = None) -> Verdict:
+    """One verdict of two, both as seen from the pair's first answer: where the orders disagree it is a tie, and where
+    one can't be made out there is none."""
+    outcome = None if first is None or second is None else first if first == second else 0.5
+    return Verdict(outcome, (first, second), cost)
 
 
 class Judge(Protocol):
@@ -66,8 +79,8 @@ class ByScore:
         self.name, self.scorer = scorer.name, scorer
 
     def compare(self, pairs: Sequence[tuple[Answer, Answer]]) -> list[Verdict]:
-        first, second = (self.scorer.score([pair[side] for pair in pairs]) for side in (0, 1))
-        return [Verdict(outcome(a, b)) for a, b in zip(first, second, strict=True)]
+        scores = self.scorer.score([answer for pair in pairs for answer in pair])
+        return [Verdict(outcome(a, b)) for a, b in zip(scores[::2], scores[1::2], strict=True)]
 
 
 def outcome(first: float, second: float) -> float:
