@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.atomic import write_atomically
-from pipeline.report import curves, samples, tables
+from pipeline.report import card_charts, card_tables, curves, samples, tables
 from pipeline.report.headline import cautions, comparisons, headline
 from pipeline.report.load import Run, load
 from pipeline.report.wording import STAGE_NAMES, local_paths_shortened
@@ -36,6 +36,11 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text. The same run gives the same text."""
+    return render_page("report.html", content(run))
+
+
+def render_page(template: str, content: dict[str, Any]) -> str:
+    """A template filled in, everything a model wrote as text."""
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
         autoescape=True,  # samples are whatever a model wrote
@@ -44,7 +49,7 @@ def render(run: Run) -> str:
         lstrip_blocks=True,
     )
     environment.filters["picture"] = Markup
-    page = environment.get_template("report.html").render(content(run))
+    page = environment.get_template(template).render(content)
     return page.translate(_VISIBLE)
 
 
@@ -68,6 +73,8 @@ def content(run: Run) -> dict[str, Any]:
         "curves": curve_groups(run),
         "reward": tables.reward(run),
         "failures": curves.failures(run["reward"]),
+        "confidence": card_tables.confidence(run["reward"].metrics),
+        "confidence_charts": card_charts.confidence(run["reward"].metrics, ["reward", "judge"]),
         "gallery": samples.gallery(run),
         "training": samples.training_steps(run),
         "cost": [table for table in (tables.cost(run), tables.phases(run)) if table],
