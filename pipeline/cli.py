@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline import __version__, cli_agent, cli_calibrate, cli_compare, cli_judge, cli_look
+from pipeline import __version__, cli_agent, cli_calibrate, cli_card, cli_compare, cli_judge, cli_look
 from pipeline.cli_look import ConfigPath, Overrides, RunPath
 from pipeline.config import Config, ConfigError, dump_config, load_config
 from pipeline.rundir import STAGES, RunDir, RunError, summary
@@ -33,6 +33,7 @@ app.add_typer(cli_look.app)
 app.add_typer(cli_compare.app)
 app.add_typer(cli_judge.app)
 app.add_typer(cli_calibrate.app)
+app.add_typer(cli_card.app)
 errors = Console(stderr=True)
 
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]

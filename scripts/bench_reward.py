@@ -38,8 +38,9 @@ def speed(config: Config, pairs: dict[str, list[Any]], seconds: float) -> dict[s
 
 def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     from pipeline.data.schema import Preference
+    from pipeline.evaluation.reward_card import accuracy
     from pipeline.stages.inputs import EncodedPair, load_backbone
-    from pipeline.stages.reward import accuracy, train
+    from pipeline.stages.reward import score_pairs, train
 
     row = Preference(prompt=(), chosen="", rejected="", margin=0.0, meta={}, where="")
     rows, test = ([EncodedPair(*pair, 0, 0.0, row) for pair in pairs[name]] for name in ("train", "test"))
@@ -49,7 +50,8 @@ def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     (model, _), seconds = timed(
         "reward", lambda out, kept: train(backbone, "reward", rows, test[:1], config, out, kept, seed=config.seed)
     )
-    return accuracy(model, test, config.reward.microbatch_size) | speed(config, pairs, seconds)
+    chosen, rejected = score_pairs(model, test, 2 * config.reward.microbatch_size)
+    return accuracy((chosen - rejected).cpu().numpy()) | speed(config, pairs, seconds)
 
 
 def trl(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:

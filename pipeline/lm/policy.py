@@ -187,6 +187,25 @@ def rollout_logprobs(
 
 
 @torch.no_grad()
+def mean_logprobs(
+    backbone: Backbone, adapter: str | None, texts: Sequence[Sequence[int]], starts: Sequence[int], *, batch_size: int
+) -> Tensor:
+    """Mean log π a token [B] of each text behind its first `starts[b]` ≥ 1 tokens, at temperature 1. Nats."""
+    means = torch.zeros(len(texts), device=backbone.device)
+    order = sorted(range(len(texts)), key=lambda i: list(texts[i]) if backbone.packs else [-len(texts[i])])
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        places = [(row, at) for row, i in enumerate(rows) for at in range(starts[i], len(texts[i]))]
+        row, column = torch.tensor(places, device=backbone.device).T
+        targets = torch.tensor([texts[rows[r]][at] for r, at in places], device=backbone.device)
+        hidden = backbone.states(adapter, [texts[i] for i in rows]).at(row, column - 1)
+        counts = torch.bincount(row, minlength=len(rows))
+        logprobs = backbone.logprobs(hidden, targets).logprobs
+        means[rows] = logprobs.new_zeros(len(rows)).index_add(0, row, logprobs) / counts
+    return means
+
+
+@torch.no_grad()
 def rollout_values(policy: LanguagePolicy, rollout: Rollout) -> Tensor:
     """V(s_t) of a rollout's states [B,T], without gradient."""
     values = torch.zeros_like(rollout.logprobs)

@@ -87,7 +87,7 @@ def lines(
         axes.set_title(unit)
         axes.set_xlabel("step")
         if share:
-            _percent_axis(axes.yaxis)
+            percent_axis(axes.yaxis)
         values = [y for line in series for _, y in line.points]
         if floor is not None and min(values) < floor < max(values):
             axes.set_ylim(bottom=floor)
@@ -197,7 +197,7 @@ def whiskers(name: str, rows: Sequence[Whisker], *, level: float, title: str) ->
         axes.tick_params(axis="y", labelcolor=COLORS["ink"])
         axes.set_xlim(-0.02, 1.02)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        _percent_axis(axes.xaxis)
+        percent_axis(axes.xaxis)
     return drawing.svg
 
 
@@ -219,7 +219,7 @@ def bars(name: str, groups: Sequence[str], series: Sequence[Bars], title: str) -
         axes.tick_params(axis="y", labelcolor=COLORS["ink"])
         axes.set_xlim(0, 1.02)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        _percent_axis(axes.xaxis)
+        percent_axis(axes.xaxis)
         if len(series) > 1:
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1.01), ncols=len(series))
     return drawing.svg
@@ -230,5 +230,6 @@ def _spoken_group(place: int, group: str, series: Sequence[Bars]) -> str:
     return f"{group}: " + ", ".join(f"{label} {number(100 * v, 0)} %" for label, v in values if v is not None)
 
 
-def _percent_axis(axis: Any) -> None:
+def percent_axis(axis: Any) -> None:
+    """Ticks of an axis of shares as percentages."""
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g} %".replace("-", "−")))

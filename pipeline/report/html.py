@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.atomic import write_atomically
-from pipeline.report import curves, samples, tables
+from pipeline.report import card_charts, card_tables, curves, samples, tables
 from pipeline.report.headline import cautions, comparisons, headline
 from pipeline.report.load import Run, load
 from pipeline.report.supervised import learned
@@ -82,6 +82,8 @@ def content(run: Run) -> dict[str, Any]:
         "reward": tables.reward(run),
         "reward_curves": curves.supervised(run["reward"]),
         "failures": curves.failures(run["reward"]),
+        "confidence": card_tables.confidence(run["reward"].metrics),
+        "confidence_charts": card_charts.confidence(run["reward"].metrics, ["reward", "judge"]),
         "gallery": samples.gallery(run),
         "training": samples.training_steps(run),
         "cost": [table for table in (tables.cost(run), tables.phases(run)) if table],

@@ -9,7 +9,7 @@ from pipeline.config import Config, ConfigError
 from pipeline.data.loaders import load
 from pipeline.data.rows import DataError
 from pipeline.data.schema import Preference
-from pipeline.evaluation.calibration import Pair, calibrate
+from pipeline.evaluation.judge_calibration import Pair, calibrate
 from pipeline.evaluation.judges.protocol import Answer, ByScore, Judge
 from pipeline.evaluation.judging import Figures
 from pipeline.lm.backbone import Backbone
@@ -28,7 +28,7 @@ class Calibration:
     Attributes:
         judge, kind: who was asked; the run's own models are of kind reward_model.
         source: where the pairs come from.
-        figures: see `evaluation.calibration.calibrate`.
+        figures: see `evaluation.judge_calibration.calibrate`.
         trained_on: pairs whose prompt the judge was trained on, which flatter it; None = nobody knows.
     """
 

@@ -7,13 +7,23 @@ the other for the judge, which therefore knows nothing the policy could have lea
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, ConfigError, RewardConfig
 from pipeline.data.splits import split_by_prompt
-from pipeline.evaluation.statistics import wilson
+from pipeline.evaluation.reward_card import (
+    Array,
+    Lengths,
+    ScoredPairs,
+    accuracy,
+    confidence,
+    length_baseline,
+    shapes,
+    tempered,
+)
 from pipeline.gates import require
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
@@ -50,12 +60,12 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
         order = config.seed + max(0, offset - 1)  # judges differ in order and head
         model, best = train(backbone, name, pairs, held, config, out, checkpoints, seed=order)
         statistics = _standardise(model, answers, 2 * cfg.microbatch_size)
-        figures = best | accuracy(model, encoded["test"] or held, cfg.microbatch_size)
+        figures = best | measure(model, encoded["test"] or held, cfg.microbatch_size, scale=statistics["score_std"])
         metrics |= {f"{'' if name == 'reward' else f'{name}_'}{key}": value for key, value in figures.items()}
         if name == "reward":
             metrics["score_batch_error"] = batch_error(model, answers[:COMPARED])
         backbone.save(name, out.path / name, role={"role": name} | statistics)
-    metrics |= _length_baseline(encoded["test"] or encoded["reward_validation"])
+    metrics |= length_baseline(*lengths(encoded["test"] or encoded["reward_validation"]))
     metrics["test_pairs"] = len(encoded["test"])
     counts = {name: len(pairs) for name, pairs in encoded.items()}
     return out.finish(
@@ -153,40 +163,59 @@ def _validation(model: RewardModel, pairs: Pairs, cfg: RewardConfig) -> dict[str
     }
 
 
-def accuracy(model: RewardModel, pairs: Pairs, batch_size: int) -> dict[str, Any]:
-    """Share of pairs with r_chosen > r_rejected strictly (a tie is wrong), with Wilson's 95 % interval."""
+def measure(model: RewardModel, pairs: Pairs, batch_size: int, *, scale: float = 1.0) -> dict[str, Any]:
+    """Accuracy on held-out pairs, by kind of failure too, and how sure the model is: what its card begins with.
+
+    `scale` is the deviation that scores were divided by: logits per unit of score.
+    """
     if not pairs:
         raise ConfigError("reward.test and reward.validation keep no pairs apart, so no accuracy could be told")
-    chosen, rejected = score_pairs(model, pairs, 2 * batch_size)
-    right = (chosen > rejected).tolist()
-    low, high = wilson(sum(right), len(right))
-    figures: dict[str, Any] = {
-        "accuracy": sum(right) / len(right),
-        "accuracy_low": low,
-        "accuracy_high": high,
+    scored = scored_pairs(*score_pairs(model, pairs, 2 * batch_size), pairs, "failure", scale)
+    kinds = sorted({kind for kind in scored.subsets if kind})
+    return {
+        **accuracy(scored.differences),
+        **{f"accuracy_by_failure.{kind}": accuracy(scored.part(kind).differences)["accuracy"] for kind in kinds},
+        **confidence(scored.differences),
+        **tempered(scored),
+        **shapes(scored),
     }
-    kinds: dict[str, list[bool]] = {}
-    for pair, correct in zip(pairs, right, strict=True):
-        kinds.setdefault(str(pair.row.meta.get("failure", "")), []).append(correct)
-    kinds.pop("", None)
-    return figures | {f"accuracy_by_failure.{kind}": sum(v) / len(v) for kind, v in sorted(kinds.items())}
 
 
-def _length_baseline(pairs: Pairs) -> dict[str, float]:
-    """Accuracy of the better of 'the longer wins' and 'the shorter wins', ties counted half."""
-    signs = [(len(p.chosen) > len(p.rejected)) - (len(p.chosen) < len(p.rejected)) for p in pairs]
-    longer = 0.5 + sum(signs) / (2 * len(signs))
-    return {"length_baseline": max(longer, 1 - longer), "longer_wins": longer}
+def scored_pairs(
+    chosen: Tensor, rejected: Tensor, pairs: Pairs, by: str | None, scale: float, logprobs: Array | None = None
+) -> ScoredPairs:
+    """Pairs with their scores [n], and as subsets what their rows say in the column `by`."""
+    columns = [None if by is None else pair.row.meta.get(by) for pair in pairs]
+    return ScoredPairs(
+        chosen.double().cpu().numpy(),
+        rejected.double().cpu().numpy(),
+        *lengths(pairs),
+        prompts=[pair.row.key for pair in pairs],
+        subsets=["" if value is None else _text(value) for value in columns],
+        scale=scale,
+        logprobs=logprobs,
+    )
+
+
+def _text(value: Any) -> str:
+    """A column's value as text that can be written: JSON can spell half of a surrogate pair, UTF-8 can't."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def lengths(pairs: Pairs) -> tuple[Lengths, Lengths]:
+    """Tokens of chosen and rejected, with the prompt that they share, [n] each."""
+    return np.array([len(pair.chosen) for pair in pairs]), np.array([len(pair.rejected) for pair in pairs])
 
 
 @torch.no_grad()
 def batch_error(model: RewardModel, sequences: list[list[int]]) -> float:
-    """How far a score moves, at most, between alone, packed with others, and padded beside them."""
+    """How far a score moves, at most, between alone, packed with others in either order, and padded beside them."""
     last = [len(sequence) - 1 for sequence in sequences]
     hidden = model.backbone.hidden(model.adapter, model.backbone.pad(sequences))
     padded = model.backbone.score(model.adapter, hidden[range(len(last)), last])
     alone, packed = (model.score_sequences(sequences, batch_size=size) for size in (1, len(sequences)))
-    return max((other - alone).abs().max().item() for other in (packed, padded))
+    turned = model.scores(sequences[::-1]).flip(0)
+    return max((other - alone).abs().max().item() for other in (packed, padded, turned))
 
 
 def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list[list[int]], float]:

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import Completions
 from pipeline.lm.packing import States
-from pipeline.lm.policy import LanguagePolicy, Positions, rollout_logprobs, rollout_values, to_rollout
+from pipeline.lm.policy import LanguagePolicy, Positions, mean_logprobs, rollout_logprobs, rollout_values, to_rollout
 from pipeline.rl.rollout import Rollout
 
 from .builders import naive_logprobs, noisy, tiny
@@ -179,3 +179,18 @@ def test_what_learns_by_role(shared: Backbone) -> None:
     }
     first = LanguagePolicy(shared, critic="shared_trunk").trainable_parameters()
     assert len({id(p) for found in first.values() for p in found}) == 30
+
+
+@pytest.mark.parametrize("options", [{}, {"fast": False}, {"lora": {"layers": [1]}}])
+@pytest.mark.parametrize("adapter", [None, "policy"])
+def test_the_mean_logprob_of_an_answer(cache: Path, options: dict[str, Any], adapter: str | None) -> None:
+    """Whatever the batches and their order; the prompt's own tokens don't count."""
+    backbone = noisy(tiny(cache, **options), "policy")
+    texts = [prompt + answer for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    starts = [len(prompt) for prompt in PROMPTS]
+    expected = torch.stack(
+        [naive_logprobs(backbone, adapter, *pair).mean() for pair in zip(PROMPTS, ANSWERS, strict=True)]
+    )
+    for size in (1, 2, 3):
+        found = mean_logprobs(backbone, adapter, texts, starts, batch_size=size)
+        assert_close(found, expected, atol=1e-5, rtol=1e-5)

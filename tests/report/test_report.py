@@ -63,7 +63,8 @@ def test_a_whole_run_has_every_section_and_stays_small(whole: str) -> None:
     for heading in ("Win rates", "Answers", "Curves", "Reward model", "Samples", "Gates, cost and data", "Again"):
         assert re.search(rf"<h2 [^>]*>{heading}</h2>", whole), heading
     titles = ("SFT loss", "Held-out accuracy", "Reward score", "Score against distance", "Explained variance")
-    for title in (*titles, "Accuracy by kind of failure", "Where the time goes"):
+    cards = ("Calibration", "Scores of chosen and rejected", "Accuracy by margin")
+    for title in (*titles, *cards, "Accuracy by kind of failure", "Where the time goes"):
         assert title in whole
     assert "Not finished" not in whole
     assert len(whole.encode()) < 1_500_000
@@ -226,6 +227,16 @@ def test_damaged_files_are_named(tmp_path: Path, file: str, content: str | None,
     with pytest.raises(RunError, match=message):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_a_reward_model_without_a_card_is_reported_all_the_same(tmp_path: Path) -> None:
+    run = build(tmp_path / "old", stages=("sft", "reward"))
+    result = json.loads((run / "reward" / "result.json").read_text())
+    kept = {key: value for key, value in result["metrics"].items() if not isinstance(value, list)}
+    (run / "reward" / "result.json").write_text(json.dumps(result | {"metrics": kept}))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "Reward model</h2>" in text
+    assert "<strong>Calibration</strong>" not in text
 
 
 def test_a_run_without_optional_files_is_reported_all_the_same(tmp_path: Path) -> None:
