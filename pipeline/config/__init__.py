@@ -53,6 +53,7 @@ from pipeline.config.sections import (
     SamplingConfig,
     SftConfig,
 )
+from pipeline.config.systems import OtherSystem
 
 __all__ = [
     "AGENTS",
@@ -78,6 +79,7 @@ __all__ = [
     "LoraSection",
     "ModelConfig",
     "OnPolicyConfig",
+    "OtherSystem",
     "PolicyConfig",
     "PpoConfig",
     "ReinforceConfig",

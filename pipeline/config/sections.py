@@ -7,8 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
 from pipeline.config.judges import JUDGE_NAME, RESERVED_NAMES, JudgeConfig
-
-SYSTEMS = ("base", "sft", "policy", "best_of_n")
+from pipeline.config.systems import SYSTEMS, OtherSystem
 
 
 class ModelConfig(Section):
@@ -232,6 +231,9 @@ class EvaluateConfig(Section):
     samples: Positive = Field(1, description="answers of each system to each prompt, compared one by one")
     best_of: Positive = Field(4, description="best-of-n from SFT as a baseline; 1 = leave it out")
     bootstrap: Positive = Field(2000, description="resamples behind the interval of a win rate at equal length")
+    systems: dict[str, OtherSystem] = Field(
+        default_factory=dict, description="further systems by name: other runs' adapters, or answers from a file"
+    )
     judges: dict[str, JudgeConfig] = Field(
         default_factory=dict, description="further judges by name; the headline stays the run's own"
     )
@@ -245,7 +247,10 @@ class EvaluateConfig(Section):
             if not JUDGE_NAME.fullmatch(name) or name in RESERVED_NAMES:
                 own = " (that is the run's own)" if name in RESERVED_NAMES else ""
                 raise ValueError(f"judges: {name!r} can't be a judge's name{own}; use a-z, 0-9 and _, a letter first")
-        there = [system for system in SYSTEMS if system != "best_of_n" or self.best_of > 1]
+        for name in self.systems:
+            if not JUDGE_NAME.fullmatch(name) or name in SYSTEMS or "_vs_" in name:
+                raise ValueError(f"systems: {name!r} can't be a system's name; use a-z, 0-9 and _, a letter first")
+        there = [system for system in SYSTEMS if system != "best_of_n" or self.best_of > 1] + list(self.systems)
         for pair in self.judge_pairs:
             first, _, second = pair.partition("_vs_")
             if first == second or not {first, second} <= set(there):

@@ -14,12 +14,10 @@ from pipeline.evaluation.reward_card import CardError
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
-from pipeline.stages.evaluate import sample
+from pipeline.stages.answering import Asked, sample
 from pipeline.stages.inputs import EncodedPair
 
 PROMPTS = 32  # that are answered
-
-Asked = Sequence[tuple[Prompt, list[int]]]
 
 
 def curves(

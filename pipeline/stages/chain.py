@@ -11,6 +11,7 @@ from pipeline.lm.generate import give_back
 from pipeline.progress import say
 from pipeline.rundir import STAGES, RunDir, StageResult, fingerprint
 from pipeline.stages import evaluate, policy, reward, sft
+from pipeline.stages.answering import check_systems, system_marks
 from pipeline.stages.inputs import source_hash
 from pipeline.stages.judges import check_judges, judge_marks
 from pipeline.stages.tracking import track
@@ -48,6 +49,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
                 continue
             if "evaluate" in stages:
                 check_judges(config)
+                check_systems(config)
             for need in NEEDS[stage]:
                 gates.require(need, run_dir.require(need).metrics, config.gates.skip)
             run_stage(config, run_dir, stage, mark, resume=not force)
@@ -90,7 +92,7 @@ def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
     before = {need: run_dir.require(need).fingerprint for need in NEEDS[stage]}
     also = {path: _at(config, path) for path in READS.get(stage, ())}
     if stage == "evaluate":
-        also |= judge_marks(config)
+        also |= judge_marks(config) | system_marks(config)
     shared = {name: _plain(getattr(config, name)) for name in SHARED}
     return fingerprint(stage, shared, section.model_dump(), source_hash(config, section.data), before, also)
 

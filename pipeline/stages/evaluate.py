@@ -1,7 +1,7 @@
 """Did the model get better? Base, SFT and policy answer the same held-out prompts; an independent judge compares."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,18 +9,20 @@ import torch
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config
-from pipeline.data.schema import Prompt, prompt_text
-from pipeline.evaluation.compare import compare, describe, pick_best
-from pipeline.evaluation.judges.protocol import Answer, ByScore, Scorer
+from pipeline.data.schema import prompt_text
+from pipeline.evaluation.compare import compare, describe
+from pipeline.evaluation.judges.protocol import Answer, ByScore
 from pipeline.evaluation.judges.reward import RewardModelScorer
+from pipeline.evaluation.standing import against, differences, prompt_labels, round_robin, slices, standing
 from pipeline.evaluation.statistics import detectable
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.generate import Completions, generate
+from pipeline.lm.generate import Completions
 from pipeline.lm.policy import rollout_logprobs, to_rollout
 from pipeline.lm.reward import RewardModel
-from pipeline.progress import Bar, bar
+from pipeline.progress import bar
 from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rundir import RunDir, StageDir, StageResult
+from pipeline.stages.answering import Asked, Groups, answers_from, best_of, restore_systems, sample, systems_of
 from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
 from pipeline.stages.judges import build_judges
 from pipeline.stages.verdicts import (
@@ -43,135 +45,131 @@ PAIRS = (
 )
 
 
+@dataclass
+class Found:
+    """What an evaluation knows so far; all of it goes into its checkpoints."""
+
+    judge: RewardModelScorer
+    reward: RewardModelScorer
+    answers: dict[str, Groups] = field(default_factory=dict)  # by system
+    divergence: dict[str, float] = field(default_factory=dict)
+    verdicts: dict[str, ByPair] = field(default_factory=dict)  # by further judge
+
+    def state(self) -> dict[str, Any]:
+        """Plain values."""
+        rows = {name: [[asdict(answer) for answer in rows] for rows in found] for name, found in self.answers.items()}
+        scored = {"rewards": self.reward.known, "scores": self.judge.known}
+        return {"answers": rows, "divergence": self.divergence, **scored, "verdicts": to_rows(self.verdicts)}
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Take over what another process left; None = nothing."""
+        if state is None:
+            return
+        for name, found in state["answers"].items():
+            self.answers[name] = [[Answer(**row) for row in rows] for rows in found]
+        self.divergence, self.verdicts = state["divergence"], from_rows(state["verdicts"])
+        self.reward.known, self.judge.known = state["rewards"], state["scores"]
+
+
 def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
     """Sample, judge, compare."""
     cfg = config.evaluate
     source = read(config, cfg.data, "prompts")
-    backbone = load_backbone(config)
-    for stage, name in (("sft", "sft"), ("policy", "policy"), ("reward", "reward")):
-        backbone.restore(name, run_dir.artifact(stage, name))
-    judge_name = "judge" if "judge" in run_dir.require("reward").artifacts else "reward"
-    if judge_name == "judge":
-        backbone.restore("judge", run_dir.artifact("reward", "judge"))
-    reward, judge = (
-        RewardModelScorer(RewardModel(backbone, name), batch_size=cfg.batch_size // 2 or 1)
-        for name in ("reward", judge_name)
-    )
-    judges = build_judges(config, run_dir, backbone)
-    encoded = encode_prompts(backbone.chat, source)
-    systems: dict[str, tuple[str | None, int]] = {  # adapter, and candidates of which the best counts
-        "base": (None, 1),
-        "sft": ("sft", 1),
-        "policy": ("policy", 1),
-    }
-    if cfg.best_of > 1:
-        systems["best_of_n"] = ("sft", cfg.best_of)
-    answers: dict[str, list[list[Answer]]] = {}
-    divergence: dict[str, float] = {}
-    verdicts: dict[str, ByPair] = {}
-    before = checkpoints.latest("evaluate")
-    if before is not None:
-        answers = {
-            name: [[Answer(**row) for row in rows] for rows in found] for name, found in before["answers"].items()
-        }
-        divergence, reward.known, judge.known = before["divergence"], before["rewards"], before["scores"]
-        verdicts = from_rows(before["verdicts"])
-
-    def state() -> dict[str, Any]:
-        rows = {name: [[asdict(answer) for answer in rows] for rows in found] for name, found in answers.items()}
-        scored = {"rewards": reward.known, "scores": judge.known}
-        return {"answers": rows, "divergence": divergence, **scored, "verdicts": to_rows(verdicts)}
+    backbone, judge_name = load_roles(config, run_dir)
+    asked = encode_prompts(backbone.chat, source)
+    size = cfg.batch_size // 2 or 1
+    judge, reward = (RewardModelScorer(RewardModel(backbone, name), batch_size=size) for name in (judge_name, "reward"))
+    found = Found(judge, reward)
+    found.restore(checkpoints.latest("evaluate"))
 
     def keep() -> None:
         if backbone.lower is not None:
             backbone.lower.forget()  # or the next figures would depend on these in the last digit
-        checkpoints.step("evaluate", state)
+        checkpoints.step("evaluate", found.state)
 
-    each = len(encoded) * cfg.samples
-    total, done = (sum(each * systems[name][1] for name in names) for names in (systems, answers))
-    with bar("evaluate", total, visible=config.logging.progress, done=done) as progress:
-        for offset, (name, (adapter, count)) in enumerate(systems.items()):
-            if name in answers:
-                continue
-            # Different noise for each system: best-of-n must not contain the very answer it is compared with.
-            generator = torch.Generator(backbone.device).manual_seed(config.seed + offset)
-            groups, parts = sample(backbone, adapter, encoded, count * cfg.samples, config, generator, progress)
-            answers[name] = best_of(groups, count, reward)
-            if name == "policy":
-                divergence = kl_to_reference(backbone, parts, config)
-            for one in (judge, reward):
-                one.score([answer for group in answers[name] for answer in group])
-            keep()
-    ask_judges(judges, answers, cfg.judge_pairs, verdicts, keep)
-    scores, rewards = (
-        {name: [one.score(group) for group in groups] for name, groups in answers.items()} for one in (judge, reward)
-    )
-    rates = compare(ByScore(judge), answers, PAIRS, resamples=cfg.bootstrap, seed=config.seed)
-    own = compare_pairs(ByScore(judge), answers, cfg.judge_pairs)
-    out.sample(side_by_side(encoded, answers, scores, rewards, {judge_name: own, **verdicts}))
-    win_rates = {f"win_rate.{pair}{suffix}": v for pair, rate in rates.items() for suffix, v in rate.figures().items()}
-    metrics = {
-        "judge": judge_name,
-        "judge_accuracy": run_dir.require("reward").metrics["judge_accuracy" if judge_name == "judge" else "accuracy"],
-        "prompts": len(encoded),
-        "samples": cfg.samples,
-        "best_of": cfg.best_of,
-        "detectable_rate": detectable(len(encoded)),
-        **win_rates,
-        **judge_metrics(verdicts, own),
-        **divergence,
-        **{f"judge_score.{name}": float(np.mean(values)) for name, values in scores.items()},
-        **{f"reward_score.{name}": float(np.mean(values)) for name, values in rewards.items()},
-        **describe(answers, demonstrations(config)),
-    }
+    for _ in answer_all(config, backbone, asked, found):
+        keep()
+    ask_judges(build_judges(config, run_dir, backbone), found.answers, cfg.judge_pairs, found.verdicts, keep)
+    own = compare_pairs(ByScore(judge), found.answers, cfg.judge_pairs)
+    out.sample(side_by_side(asked, found, {judge_name: own, **found.verdicts}))
+    accuracy = run_dir.require("reward").metrics["judge_accuracy" if judge_name == "judge" else "accuracy"]
     return out.finish(
-        metrics,
-        data={"evaluate": source.account(prompts=len(encoded))},
+        {
+            "judge": judge_name,
+            "judge_accuracy": accuracy,
+            "prompts": len(asked),
+            "samples": cfg.samples,
+            "best_of": cfg.best_of,
+            "detectable_rate": detectable(len(asked)),
+            **comparisons(config, asked, found),
+            **judge_metrics(found.verdicts, own),
+            **found.divergence,
+            **describe(found.answers, demonstrations(config)),
+        },
+        data={"evaluate": source.account(prompts=len(asked))},
         **machine(backbone),
     )
 
 
-def sample(
-    backbone: Backbone,
-    adapter: str | None,
-    encoded: Sequence[tuple[Prompt, list[int]]],
-    count: int,
-    config: Config,
-    generator: torch.Generator,
-    progress: Bar,
-) -> tuple[list[list[Answer]], list[Completions]]:
-    """`count` answers per prompt under `adapter`; prompts of similar length share a batch."""
-    sampling = config.evaluate.sampling or config.policy.sampling
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i][1]))
-    groups: list[list[Answer]] = [[] for _ in encoded]
-    parts = []
-    size = max(1, config.evaluate.batch_size // count)
-    for start in range(0, len(order), size):
-        chunk = order[start : start + size]
-        done = generate(
-            backbone,
-            adapter,
-            [encoded[i][1] for i in chunk],
-            group_size=count,
-            temperature=sampling.temperature,
-            max_new_tokens=sampling.max_new_tokens,
-            generator=generator,
-        )
-        for row in range(len(done.prompts)):
-            place, ids = chunk[row // count], done.ids(row)
-            prompt, prompt_ids = encoded[place]
-            text, stopped = backbone.chat.decode(ids), bool(done.stopped[row])
-            groups[place].append(Answer(prompt.messages, text, prompt_ids, ids, stopped))
-        parts.append(done)
-        progress.advance(len(done.prompts), {"system": adapter or "base"})
-    return groups, parts
+def load_roles(config: Config, run_dir: RunDir) -> tuple[Backbone, str]:
+    """The base with everybody who answers or judges, and the name of the run's own judge."""
+    backbone = load_backbone(config)
+    trained = run_dir.require("reward").artifacts
+    judge = "judge" if "judge" in trained else "reward"
+    for stage, name in (("sft", "sft"), ("policy", "policy"), ("reward", "reward"), ("reward", judge)):
+        if name not in backbone.adapters:
+            backbone.restore(name, run_dir.artifact(stage, name))
+    restore_systems(config, backbone)
+    return backbone, judge
 
 
-def best_of(groups: Sequence[Sequence[Answer]], count: int, scorer: Scorer) -> list[list[Answer]]:
-    """Of every `count` samples of a prompt the one that `scorer` scores highest."""
-    parts = [group[start : start + count] for group in groups for start in range(0, len(group), count)]
-    best = iter(pick_best(parts, scorer) if count > 1 else [part[0] for part in parts])
-    return [[next(best) for _ in range(len(group) // count)] for group in groups]
+def answer_all(config: Config, backbone: Backbone, asked: Asked, found: Found) -> Iterator[str]:
+    """Let every system answer that hasn't yet, and score what it said; yields its name when it is done."""
+    cfg, systems = config.evaluate, systems_of(config.evaluate)
+    each = {name: len(asked) * cfg.samples * system.candidates for name, system in systems.items()}
+    total, done = sum(each.values()), sum(each[name] for name in found.answers)
+    with bar("evaluate", total, visible=config.logging.progress, done=done) as progress:
+        for offset, (name, system) in enumerate(systems.items()):
+            if name in found.answers:
+                continue
+            if system.outputs is not None:
+                groups = answers_from(system.outputs, asked, cfg.samples, backbone.chat)
+                progress.advance(each[name], {"system": name})
+            else:
+                # Different noise for each system: best-of-n must not contain the very answer it is compared with.
+                generator = torch.Generator(backbone.device).manual_seed(config.seed + offset)
+                count = system.candidates * cfg.samples
+                groups, parts = sample(backbone, system.adapter, asked, count, config, generator, progress)
+                if name == "policy":
+                    found.divergence = kl_to_reference(backbone, parts, config)
+            found.answers[name] = best_of(groups, system.candidates, found.reward)
+            for scorer in (found.judge, found.reward):
+                scorer.score([answer for group in found.answers[name] for answer in group])
+            yield name
+
+
+def comparisons(config: Config, asked: Asked, found: Found) -> dict[str, Any]:
+    """What the run's own judge says: win rates, everybody's standing, where the policy wins, and mean scores."""
+    cfg, judge, answers = config.evaluate, ByScore(found.judge), found.answers
+    pairs = [*PAIRS, *(("policy", name) for name in cfg.systems)]
+    rates = compare(judge, answers, pairs, resamples=cfg.bootstrap, seed=config.seed)
+    outcomes = round_robin(judge, answers)
+    others = [name for name in answers if name not in ("base", "sft", "policy")]
+    apart = differences(outcomes, of="policy", over="sft", among=others)
+    labels = prompt_labels([prompt.meta.get("category") for prompt, _ in asked], [len(ids) for _, ids in asked])
+    return {
+        **{f"win_rate.{pair}{suffix}": v for pair, rate in rates.items() for suffix, v in rate.figures().items()},
+        **{f"difference.{key}": value for key, value in apart.items()},
+        "standing": standing(outcomes, anchor="sft", seed=config.seed),
+        "slices": slices(against(outcomes, "policy", "sft"), labels),
+        **{f"judge_score.{name}": float(np.mean(values)) for name, values in scores(found.judge, answers).items()},
+        **{f"reward_score.{name}": float(np.mean(values)) for name, values in scores(found.reward, answers).items()},
+    }
+
+
+def scores(scorer: RewardModelScorer, answers: Mapping[str, Groups]) -> dict[str, list[list[float]]]:
+    """By system and prompt."""
+    return {name: [scorer.score(group) for group in groups] for name, groups in answers.items()}
 
 
 def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Config) -> dict[str, float]:
@@ -192,15 +190,10 @@ def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Co
     return {"kl": sum(per_sequence) / len(per_sequence), "kl_per_token_k3": per_token / max(1.0, tokens)}
 
 
-def side_by_side(
-    encoded: Sequence[tuple[Prompt, list[int]]],
-    answers: dict[str, list[list[Answer]]],
-    scores: dict[str, list[list[float]]],
-    rewards: dict[str, list[list[float]]],
-    verdicts: dict[str, ByPair],
-) -> list[dict[str, Any]]:
+def side_by_side(asked: Asked, found: Found, verdicts: dict[str, ByPair]) -> list[dict[str, Any]]:
     """One row per prompt with every system's first answer, its scores, and the judges' verdicts on policy vs SFT, for
     samples.jsonl."""
+    judged, paid = scores(found.judge, found.answers), scores(found.reward, found.answers)
     return [
         {
             "prompt": prompt_text(prompt.messages),
@@ -210,12 +203,12 @@ def side_by_side(
                     "text": groups[index][0].text,
                     "tokens": len(groups[index][0].ids),
                     "stopped": groups[index][0].stopped,
-                    "judge": round(scores[name][index][0], 4),
-                    "reward": round(rewards[name][index][0], 4),
+                    "judge": round(judged[name][index][0], 4),
+                    "reward": round(paid[name][index][0], 4),
                 }
-                for name, groups in answers.items()
+                for name, groups in found.answers.items()
             },
             "verdicts": first_outcomes(verdicts, index),
         }
-        for index, (prompt, _) in enumerate(encoded)
+        for index, (prompt, _) in enumerate(asked)
     ]

@@ -97,6 +97,14 @@ def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Config, RunDir]
     return load_config(file, [*overrides, f"run_dir={path}"]), RunDir(path)
 
 
+def same_base(one: Config, other: Config) -> bool:
+    """Whether an adapter of one run's fits on the other's base as it is."""
+    base, shape = {"name", "sha256", "chat_template", "quantization", "dtype"}, {"r", "alpha", "targets", "layers"}
+    return one.model.model_dump(include=base) == other.model.model_dump(include=base) and one.lora.model_dump(
+        include=shape
+    ) == other.lora.model_dump(include=shape)
+
+
 def load_backbone(config: Config) -> Backbone:
     """The frozen base as the config describes it; a GPU's peak memory is measured from here on."""
     if torch.cuda.is_available():

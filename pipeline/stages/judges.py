@@ -37,7 +37,7 @@ from pipeline.lm.classifier import Classifier
 from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
 from pipeline.rundir import RunDir
-from pipeline.stages.inputs import open_run
+from pipeline.stages.inputs import open_run, same_base
 
 REPLIES = "judges"  # in the run folder, beside the stages: replies that were paid for outlive --force
 # No adapter will stand on a judge's base, but its loader wants a shape.
@@ -173,7 +173,7 @@ def _reward_model(
         return ByScore(ClassifierScorer(name, classifier, batch_size=judge.batch_size, progress=progress))
     options: dict[str, Any] = {"name": name, "batch_size": judge.batch_size, "progress": progress}
     other, folder = _other_run(judge)
-    if _same_base(other, config):
+    if same_base(other, config):
         adapter = f"judges_{name}"
         if adapter not in backbone.adapters:
             backbone.restore(adapter, folder)
@@ -189,11 +189,3 @@ def _other_run(judge: RewardModelJudgeConfig) -> tuple[Config, Path]:
     assert judge.run is not None
     other, run_dir = open_run(Path(judge.run))
     return other, run_dir.artifact("reward", judge.adapter)
-
-
-def _same_base(one: Config, other: Config) -> bool:
-    """Whether an adapter of one run's fits on the other's base as it is."""
-    base, shape = {"name", "sha256", "chat_template", "quantization", "dtype"}, {"r", "alpha", "targets", "layers"}
-    return one.model.model_dump(include=base) == other.model.model_dump(include=base) and one.lora.model_dump(
-        include=shape
-    ) == other.lora.model_dump(include=shape)

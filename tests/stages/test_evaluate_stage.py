@@ -8,11 +8,14 @@ import pytest
 from torch import Tensor
 
 from pipeline.checkpoints import Checkpoints
-from pipeline.config import Config, parse_config
+from pipeline.config import Config, ConfigError, dump_config, parse_config
+from pipeline.data import DataError
+from pipeline.evaluation.alpaca import Output, outputs_of, write_outputs
 from pipeline.lm.reward import RewardModel
 from pipeline.lm.trunk import LowerTrunk
-from pipeline.rundir import RunDir, StageResult
+from pipeline.rundir import RunDir, StageResult, read_jsonl
 from pipeline.stages import evaluate as stage
+from pipeline.stages.answering import check_systems
 from tests.lm.builders import noisy, tiny
 
 UPPER = {"r": 4, "alpha": 8.0, "layers": "upper"}
@@ -132,3 +135,56 @@ def test_several_samples_of_a_prompt_are_a_cluster(before: RunDir, config: Confi
         rate = {key: figures[f"win_rate.{pair}_{key}"] for key in ("wins", "ties", "losses", "n")}
         assert rate["n"] == 6
         assert rate["wins"] + rate["ties"] + rate["losses"] == 12
+
+
+def with_systems(config: Config, **systems: dict[str, str]) -> Config:
+    told = config.model_dump()
+    return parse_config(told | {"evaluate": told["evaluate"] | {"systems": systems}})
+
+
+def test_other_runs_and_files_of_answers_are_compared_too(before: RunDir, config: Config, tmp_path: Path) -> None:
+    """The run's own SFT as another system draws other noise; the policy's own answers, from a file, all tie."""
+    (before.path / "config.yaml").write_text(dump_config(config))
+    assert evaluate(config, before) is not None
+    rows = read_jsonl(before.path / "evaluate" / "samples.jsonl")
+    file = tmp_path / "outputs.json"
+    write_outputs(file, outputs_of(rows, "policy", "whoever"))
+    single = parse_config(config.model_dump() | {"evaluate": config.evaluate.model_dump() | {"samples": 1}})
+    more = with_systems(single, whoever={"outputs": str(file)}, twin={"run": str(before.path), "adapter": "sft"})
+    result = evaluate(more, before)
+    assert result is not None
+    figures = result.metrics
+    assert {row["system"] for row in figures["standing"]} == {"base", "sft", "policy", "best_of_n", "whoever", "twin"}
+    assert figures["win_rate.policy_vs_twin_n"] == 6
+    again = read_jsonl(before.path / "evaluate" / "samples.jsonl")
+    assert [row["answers"]["whoever"]["text"] for row in again] == [row["answers"]["policy"]["text"] for row in rows]
+    assert {"difference.policy_minus_twin_over_sft", "difference.policy_minus_best_of_n_over_sft_low"} <= set(figures)
+
+
+def test_a_file_without_an_answer_to_a_prompt_is_refused(before: RunDir, config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "outputs.json"
+    write_outputs(file, [Output("a", "Yes.", "whoever")])
+    with pytest.raises(DataError, match=r"no answer to 5 of 6 prompts, such as 'b'"):
+        evaluate(with_systems(config, whoever={"outputs": str(file)}), before)
+
+
+def test_an_adapter_of_another_shape_is_refused_before_anything_runs(
+    before: RunDir, config: Config, tmp_path: Path
+) -> None:
+    other = parse_config(config.model_dump() | {"lora": {"r": 8}})
+    (before.path / "config.yaml").write_text(dump_config(other))
+    with pytest.raises(ConfigError, match="another model or lora section"):
+        check_systems(with_systems(config, twin={"run": str(before.path)}))
+
+
+@pytest.mark.parametrize(
+    ("systems", "message"),
+    [
+        ({"sft": {"run": "x"}}, "can't be a system's name"),
+        ({"other": {}}, "exactly one of run"),
+        ({"other": {"run": "x", "outputs": "y"}}, "exactly one of run"),
+    ],
+)
+def test_bad_systems_are_named(config: Config, systems: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_systems(config, **systems)
