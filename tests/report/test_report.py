@@ -60,7 +60,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_a_whole_run_has_every_section_and_stays_small(whole: str) -> None:
-    for heading in ("Win rates", "Answers", "Curves", "Reward model", "Samples", "Gates, cost and data", "Again"):
+    for heading in (
+        "Win rates",
+        "Answers",
+        "Curves",
+        "Reward model",
+        "Samples",
+        "Gates, cost and data",
+        "How to reproduce it",
+    ):
         assert re.search(rf"<h2 [^>]*>{heading}</h2>", whole), heading
     titles = ("SFT loss", "Held-out accuracy", "Reward score", "Score against distance", "Explained variance")
     cards = ("Calibration", "Scores of chosen and rejected", "Accuracy by margin")
