@@ -296,7 +296,7 @@ def test_what_align_judge_shows(run: RunDir, run_align: Align, at_root: Path) ->
     for part in (
         "base (llm_local) on 6 pairs",
         "agrees with the labels",
-        "shown first",
+        "stands first",
         "50 %, exactly",
         "of 24 replies",
     ):
