@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.atomic import write_atomically
-from pipeline.report import card_charts, card_tables, curves, samples, tables
+from pipeline.report import card_charts, card_tables, curves, samples, tables, win_tables
 from pipeline.report.headline import cautions, comparisons, headline
 from pipeline.report.load import Run, load
 from pipeline.report.supervised import learned
@@ -69,9 +69,12 @@ def content(run: Run) -> dict[str, Any]:
         "cautions": cautions(run),
         "missing": [STAGE_NAMES[stage.name] for stage in run.unfinished],
         "cards": tables.cards(run),
-        "win_rates": tables.win_rates(run),
+        "win_rates": win_tables.win_rates(run),
         "win_chart": curves.win_rates(pairs, metrics.get("best_of")) if pairs else None,
-        "judges": tables.judges(run),
+        "standing": win_tables.standing(run),
+        "differences": win_tables.differences(run),
+        "slices": win_tables.slices(run),
+        "judges": win_tables.judges(run),
         "answers": tables.answers(run),
         "overused": tables.overused(run),
         "curves": [chart for chart in charts if chart.title in curves.FIRST],

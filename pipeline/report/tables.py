@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.gates import findings
-from pipeline.report.headline import Comparison, compared, comparisons
+from pipeline.report.headline import compared
 from pipeline.report.load import Run
 from pipeline.report.wording import (
     DASH,
@@ -21,7 +21,6 @@ from pipeline.report.wording import (
 )
 
 SYSTEMS = ("base", "sft", "policy", "best_of_n")
-VERDICTS = {"better": "better", "worse": "worse", "open": "not shown"}
 PHRASES = 12  # over-used phrases listed
 
 
@@ -90,71 +89,11 @@ def _bounds(metrics: dict[str, Any], prefix: str) -> str:
     return "" if low is None or high is None else f"[{number(100 * low, 1)}, {number(100 * high, 1)}]"
 
 
-def win_rates(run: Run) -> Table | None:
-    """Every comparison with counts and interval."""
-    metrics = run["evaluate"].metrics
-    pairs = comparisons(metrics)
-    if not pairs:
-        return None
-    heads = ["Comparison", "Win rate", "95 % interval", "Won", "Tied", "Lost", "First is …"]
-    judge = "the independent judge" if metrics.get("judge") == "judge" else "the reward model"
-    caption = f"Win rates of the first over the second on {pairs[0].n} prompts, says {judge}; a tie counts half."
-    return Table(caption, heads, [_win_row(pair, metrics.get("best_of")) for pair in pairs])
-
-
-def _win_row(pair: Comparison, best_of: int | None) -> list[str]:
-    rate, bounds = interval(pair.rate, pair.low, pair.high).split(" [", 1)
-    counts = [count(n) for n in (pair.wins, pair.ties, pair.losses)]
-    label = f"{system_name(pair.a, best_of)} vs {system_name(pair.b, best_of)}"
-    return [label, rate, f"[{bounds}", *counts, VERDICTS[pair.verdict]]
-
-
-def judges(run: Run) -> Table | None:
-    """Judges besides the run's own: what each says of the first pair it was asked about, and what that is worth."""
-    metrics = run["evaluate"].metrics
-    key = re.compile(r"judges\.([a-z0-9_]+)\.agreement_n")
-    names = [match[1] for name in metrics if (match := key.fullmatch(name))]
-    if not names:
-        return None
-    found = {name: _of_judge(metrics, name) for name in names}
-    pairs = [pair for one in found.values() for pair in comparisons(one)]
-    heads = ["Judge", "Win rate", "95 % interval", "Agrees", "κ", "Consistent", "First place", "Unparsable", "Cost"]
-    what = f"{system_name(pairs[0].a)} over {system_name(pairs[0].b)}" if pairs else "without a verdict"
-    caption = (
-        f"Judges besides the run's own, on {what}. Agrees, κ: with the run's own judge, where both decide. Consistent: "
-        "the same verdict in both orders. First place: votes for the answer shown first."
-    )
-    return Table(caption, heads, [_judge_row(run, name, one) for name, one in found.items()])
-
-
-def _of_judge(metrics: dict[str, Any], name: str) -> dict[str, Any]:
-    start = f"judges.{name}."
-    return {key.removeprefix(start): value for key, value in metrics.items() if key.startswith(start)}
-
-
-def _judge_row(run: Run, name: str, metrics: dict[str, Any]) -> list[str]:
-    config = ((run.config.get("evaluate") or {}).get("judges") or {}).get(name) or {}
-    rate, bounds = DASH, DASH
-    if pairs := comparisons(metrics):
-        rate, rest = interval(pairs[0].rate, pairs[0].low, pairs[0].high).split(" [", 1)
-        bounds = f"[{rest}"
-    return [
-        f"{name} ({config['kind']})" if "kind" in config else name,
-        rate,
-        bounds,
-        percent(metrics.get("agreement")),
-        number(metrics.get("kappa")),
-        percent(metrics.get("consistency")),
-        percent(metrics.get("first_position")),
-        f"{count(metrics['unparsable'])} of {count(metrics['calls'])}" if "unparsable" in metrics else DASH,
-        number(metrics.get("cost")),
-    ]
-
-
 def answers(run: Run) -> Table | None:
     """What each system's answers are like."""
     metrics = run["evaluate"].metrics
-    systems = [name for name in SYSTEMS if f"mean_tokens.{name}" in metrics]
+    there = [key.removeprefix("mean_tokens.") for key in metrics if key.startswith("mean_tokens.")]
+    systems = [name for name in SYSTEMS if name in there] + [name for name in there if name not in SYSTEMS]
     if not systems:
         return None
     heads = [

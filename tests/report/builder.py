@@ -250,5 +250,23 @@ def _win_rates(prompts: int, policy_wins: float, sft_wins: float) -> dict[str, A
         won = round(share * prompts)
         low, high = wilson(won, prompts)
         parts = {"": won / prompts, "_low": low, "_high": high, "_wins": won, "_ties": 0, "_losses": prompts - won}
-        figures |= {f"win_rate.{pair}{part}": value for part, value in (parts | {"_n": prompts}).items()}
-    return figures
+        controlled = {
+            "_length_controlled": share - 0.02,
+            "_length_controlled_low": low,
+            "_length_controlled_high": high,
+        }
+        parts |= {"_n": prompts, "_p_holm": 0.0 if share > 0.6 else 0.09, "_length_overlap": 0.31, **controlled}
+        figures |= {f"win_rate.{pair}{part}": value for part, value in parts.items()}
+    return figures | _standing(policy_wins)
+
+
+def _standing(policy_wins: float) -> dict[str, Any]:
+    over = [policy_wins, policy_wins - 0.06, policy_wins + 0.06]
+    rows = [
+        {"system": "policy", "rating": 1190.0, "low": 1130.0, "high": 1255.0, "caveat": "", "over": {"sft": over}},
+        {"system": "sft", "rating": 1000.0, "low": 1000.0, "high": 1000.0, "caveat": "", "over": {}},
+    ]
+    by = {"by": "category", "slice": "cooking", "rate": 0.8, "low": 0.69, "high": 0.88, "n": 67}
+    apart = {"": 0.06, "_low": -0.03, "_high": 0.15, "_p": 0.19}
+    difference = {f"difference.policy_minus_best_of_n_over_sft{part}": value for part, value in apart.items()}
+    return {"standing": rows, "slices": [by], **difference}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.report import tables
+from pipeline.report import win_tables
 from pipeline.report.html import render
 from pipeline.report.load import load
 
@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Any:
 
 
 def test_one_row_a_judge(run: Any) -> None:
-    table = tables.judges(run)
+    table = win_tables.judges(run)
     assert table is not None
     assert "on policy over SFT" in table.caption
     rows = [[cell.replace("\u00a0", " ") for cell in row] for row in table.rows]
