@@ -16,6 +16,8 @@ from pipeline.config.agents import (
     ReinforceConfig,
     TabularConfig,
 )
+from pipeline.config.data import DataConfig
+from pipeline.config.evaluation import EvaluateConfig, OtherSystem
 from pipeline.config.judges import (
     EnsembleJudgeConfig,
     JudgeConfig,
@@ -26,6 +28,7 @@ from pipeline.config.judges import (
     RubricCheck,
     RubricJudgeConfig,
 )
+from pipeline.config.policy import AlarmConfig, PolicyConfig, SamplingConfig
 from pipeline.config.reading import (
     ConfigError,
     agent_file,
@@ -37,23 +40,15 @@ from pipeline.config.reading import (
     read_agent,
 )
 from pipeline.config.sections import (
-    AlarmConfig,
     CheckpointConfig,
     Config,
-    DataConfig,
-    EvaluateConfig,
-    FitConfig,
     GateName,
     GatesConfig,
     LoggingConfig,
     LoraSection,
     ModelConfig,
-    PolicyConfig,
-    RewardConfig,
-    SamplingConfig,
-    SftConfig,
 )
-from pipeline.config.systems import OtherSystem
+from pipeline.config.supervised import FitConfig, RewardConfig, SftConfig
 
 __all__ = [
     "AGENTS",

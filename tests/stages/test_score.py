@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pipeline.config import PolicyConfig
-from pipeline.config.sections import DataConfig
+from pipeline.config import DataConfig, PolicyConfig
 from pipeline.stages import score as module
 from pipeline.stages.score import Score, end_of_sequence_rule
 
