@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli_look import parse_memory
+from pipeline.cli.look import parse_memory
 from pipeline.config import ConfigError, load_config
 from pipeline.stages import plan as planning
 from tests.conftest import Align

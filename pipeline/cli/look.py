@@ -2,28 +2,21 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.config import ConfigError, load_config
 
 app = typer.Typer()
-
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/quickstart.yaml")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="run_dir=PATH, seed=N, section.key=value; values are YAML"),
-]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/quickstart")]
 
 
 @app.command()
 def data(
     config: ConfigPath,
     overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look at the data before training: schemas, lengths, bad rows, repeats, leaks between sets, length bias, template.
 
@@ -36,7 +29,7 @@ def data(
     if as_json:
         typer.echo(json.dumps(found.figures(), ensure_ascii=False))
         return
-    from pipeline.terminal import show_diagnosis
+    from pipeline.terminal.data import show_diagnosis
 
     show_diagnosis(found)
 
@@ -49,7 +42,7 @@ def plan(
     data: Annotated[
         bool, typer.Option("--data", help="Measure the data's longest rows; else the config's limits.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """How much memory each stage will need, and what to change if it doesn't fit. Loads no weights."""
     loaded = load_config(config, overrides or ())
@@ -61,7 +54,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps({one.stage: round(one.peak / 1e6, 1) for one in plans}))
     else:
-        from pipeline.terminal import show_plan
+        from pipeline.terminal.machine import show_plan
 
         fixes = planning.remedies(loaded, longest)
         limit = planning.available(loaded) if asked is None else asked
@@ -74,7 +67,7 @@ def plan(
 def selftest(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Does the mathematics hold on this machine? Five checks with known answers, in a minute or less."""
     from pipeline.selftest import selftest as run_checks
@@ -84,7 +77,7 @@ def selftest(
         rows = {one.name: {"measured": one.measured, "limit": one.limit, "holds": one.holds} for one in found}
         typer.echo(json.dumps(rows, ensure_ascii=False))
     else:
-        from pipeline.terminal import show_checks
+        from pipeline.terminal.machine import show_checks
 
         show_checks(found)
     if not all(one.holds for one in found):

@@ -1,4 +1,4 @@
-"""What commands show in the terminal: tables, small histograms, a conversation with its taught tokens coloured."""
+"""What `align data` found: tables, small histograms, a conversation with its taught tokens coloured."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.lm.chat import ChatFormat, Encoded
-from pipeline.selftest import Check
-from pipeline.stages.calibrate import Calibration
 from pipeline.stages.doctor import BINS, Diagnosis, Examined, longer_wins, quantiles
-from pipeline.stages.plan import StagePlan
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 EXAMPLES = 3
@@ -36,17 +33,6 @@ def show_diagnosis(found: Diagnosis, console: Console | None = None) -> None:
         console.print(f"• {escape(note)}", highlight=False)
     if found.quarantine is not None:
         console.print(f"Rows that were turned away, with line and reason: {found.quarantine}", highlight=False)
-
-
-def show_checks(found: Sequence[Check], console: Console | None = None) -> None:
-    """What `align selftest` found."""
-    table = Table(title="Selftest", title_justify="left")
-    for head in ("check", "apart", "limit", "", "seconds"):
-        table.add_column(head, justify="left" if head in ("check", "") else "right")
-    for one in found:
-        verdict = "[green]holds[/green]" if one.holds else "[bold red]FAILS[/bold red]"
-        table.add_row(one.name, f"{one.measured:.2g}", f"{one.limit:g}", verdict, f"{one.seconds:.1f}")
-    (console or Console()).print(table)
 
 
 def _rows(sections: Sequence[Examined]) -> Table:
@@ -117,22 +103,22 @@ def attention(found: Diagnosis) -> list[str]:
             notes.append(f"{one.name}: {one.cut:,} rows are longer than {one.limit} tokens and will be cut or left out")
         if one.equal:
             notes.append(
-                f"{one.name}: {_some(len(one.equal), 'row says', 'rows say')} what another one says: "
+                f"{one.name}: {some(len(one.equal), 'row says', 'rows say')} what another one says: "
                 f"{_places(one.equal)}"
             )
         if one.near:
             notes.append(
-                f"{one.name}: {_some(len(one.near), 'pair', 'pairs')} of prompts nearly the same: {_places(one.near)}"
+                f"{one.name}: {some(len(one.near), 'pair', 'pairs')} of prompts nearly the same: {_places(one.near)}"
             )
         notes += _label_notes(one)
     for (first, second), count in Counter((leak.first, leak.second) for leak in found.leaks).items():
-        some = [leak for leak in found.leaks if (leak.first, leak.second) == (first, second)]
-        equal = sum(leak.equal for leak in some)
+        these = [leak for leak in found.leaks if (leak.first, leak.second) == (first, second)]
+        equal = sum(leak.equal for leak in these)
         kinds = f"{equal:,} equal, {count - equal:,} nearly"
         harm = ": what is reported would not be held out" if second == "evaluate" else ""
         notes.append(
-            f"{_some(count, 'prompt', 'prompts')} of {first} in {second}, too ({kinds}){harm}: "
-            f"{_places([leak.where for leak in some])}"
+            f"{some(count, 'prompt', 'prompts')} of {first} in {second}, too ({kinds}){harm}: "
+            f"{_places([leak.where for leak in these])}"
         )
     return notes
 
@@ -154,98 +140,15 @@ def _label_notes(one: Examined) -> list[str]:
         (one.labels.repeated, "repeat another one"),
     ):
         if pairs:
-            notes.append(f"{one.name}: {_some(len(pairs), 'pair', 'pairs')} {text}: {_places(pairs)}")
+            notes.append(f"{one.name}: {some(len(pairs), 'pair', 'pairs')} {text}: {_places(pairs)}")
     return notes
 
 
-def _some(count: int, one: str, many: str) -> str:
+def some(count: int, one: str, many: str) -> str:
+    """1 → "1 pair", 2,000 → "2,000 pairs"."""
     return f"{count:,} {one if count == 1 else many}"
 
 
 def _places(pairs: Sequence[tuple[str, str]]) -> str:
     shown = "; ".join(f"{a} and {b}" for a, b in pairs[:EXAMPLES])
     return shown + ("; …" if len(pairs) > EXAMPLES else "")
-
-
-def show_calibration(found: Calibration, console: Console | None = None) -> None:
-    """What `align judge` has to say of a judge."""
-    figures = found.figures
-    title = f"{found.judge} ({found.kind}) on {figures['pairs']:,} pairs of {found.source}"
-    table = Table(title=escape(title), title_justify="left")
-    for head in ("figure", "share", "95 % interval", "best"):
-        table.add_column(head, justify="left" if head in ("figure", "best") else "right")
-    rows = {
-        "agreement": ("agrees with the labels", "100 %"),
-        "consistency": ("same verdict in both orders", "100 %"),
-        "first_position": ("votes for what stands first", "50 %"),
-        "longer_judge": ("prefers the longer answer", "as the labels do"),
-        "longer_labels": ("… and so do the labels", ""),
-        "same_vs_same": ("the same against itself", "50 %, exactly"),
-    }
-    for key, (label, best) in rows.items():
-        if key in figures:
-            bounds = [figures.get(f"{key}_{end}") for end in ("low", "high")]
-            shown = "" if None in bounds else f"{bounds[0]:.1%} – {bounds[1]:.1%}"
-            table.add_row(label, f"{figures[key]:.1%}", shown, best)
-    console = console or Console()
-    console.print(table)
-    for line in _calibration_notes(found):
-        console.print(f"• {line}", highlight=False)
-
-
-def _calibration_notes(found: Calibration) -> list[str]:
-    figures = found.figures
-    notes = []
-    if "right" in figures:
-        counts = f"{figures['right']:,} right, {figures['ties']:,} ties, {figures['wrong']:,} wrong"
-        notes.append(f"{counts}; a tie counts half, a prompt with several pairs once")
-    if figures["without_verdict"]:
-        notes.append(f"{_some(int(figures['without_verdict']), 'pair', 'pairs')} without a verdict, not in the shares")
-    if "calls" in figures:
-        cost = f"; cost {figures['cost']:.4g}" if "cost" in figures else ""
-        notes.append(f"{figures['unparsable']:,} of {figures['calls']:,} replies couldn't be made out{cost}")
-    if figures.get("same_vs_same", 0.5) != 0.5:
-        notes.append("the same against the same isn't 50 %: this judge doesn't compare what it is shown")
-    if found.trained_on:
-        notes.append(f"it was trained on the prompts of {found.trained_on:,} of these pairs, which flatters it")
-    return notes
-
-
-def show_plan(
-    plans: Sequence[StagePlan],
-    *,
-    limit: float,
-    fixes: dict[str, float],
-    ways: dict[str, float],
-    console: Console | None = None,
-) -> None:
-    """What each stage needs, whether that fits into `limit` bytes, and what to change."""
-    console = console or Console()
-    table = Table(title="Memory by stage, in MB (10⁶ bytes)", title_justify="left")
-    for head in ("stage", "lives through it", "largest phase", "peak", "fits"):
-        table.add_column(head, justify="right" if head == "peak" else "left")
-    for one in plans:
-        fits = "[green]yes[/green]" if one.peak <= limit else "[bold red]no[/bold red]"
-        phase = f"[bold]{one.largest}[/bold]: {_parts(one.phases[one.largest])}"
-        table.add_row(one.stage, _parts(one.stays), phase, f"[bold]{_mb(one.peak)}[/bold]", fits)
-    console.print(table)
-    console.print(f"There is room for {_mb(limit)} MB.", highlight=False)
-    if fixes:
-        console.print(_sizes("Peak if one thing were changed", "change", fixes))
-    console.print(_sizes("Weights, gradients and Adam of this model, before any activation", "way", ways))
-
-
-def _sizes(title: str, head: str, sizes: dict[str, float]) -> Table:
-    table = Table(head, title=title, title_justify="left")
-    table.add_column("MB", justify="right")
-    for label, size in sizes.items():
-        table.add_row(label, _mb(size))
-    return table
-
-
-def _parts(sizes: dict[str, float]) -> str:
-    return ", ".join(f"{name} {_mb(size)}" for name, size in sizes.items() if size >= 5e5)
-
-
-def _mb(size: float) -> str:
-    return f"{size / 1e6:,.0f}"

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline import __version__, cli_agent, cli_calibrate, cli_card, cli_compare, cli_judge, cli_look
-from pipeline.cli_look import ConfigPath, Overrides, RunPath
+from pipeline import __version__
+from pipeline.cli import agent, evaluation, look
+from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.config import Config, ConfigError, dump_config, load_config
 from pipeline.rundir import STAGES, RunDir, RunError, summary
 
@@ -28,12 +29,9 @@ app = typer.Typer(
         "changed on the command line: `align run configs/quickstart.yaml policy.algorithm=rloo run_dir=runs/rloo`."
     ),
 )
-app.add_typer(cli_agent.app, name="agent")
-app.add_typer(cli_look.app)
-app.add_typer(cli_compare.app)
-app.add_typer(cli_judge.app)
-app.add_typer(cli_calibrate.app)
-app.add_typer(cli_card.app)
+app.add_typer(agent.app, name="agent")
+app.add_typer(look.app)
+app.add_typer(evaluation.app)
 errors = Console(stderr=True)
 
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]
@@ -100,7 +98,7 @@ def show_config(config: ConfigPath, overrides: Overrides = None) -> None:
 @app.command("summary")
 def show_summary(
     run_path: RunPath,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a run's figures under `stage.metric` keys (docs/summary.md lists them)."""
     if not run_path.is_dir():
@@ -163,7 +161,3 @@ def main(arguments: Sequence[str] | None = None) -> Any:
 def _fail(error: Exception) -> None:
     errors.print(f"error: {error}", style="red", highlight=False, markup=False)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

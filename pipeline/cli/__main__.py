@@ -1,0 +1,5 @@
+"""`python -m pipeline.cli` is `align`."""
+
+from pipeline.cli import main
+
+main()

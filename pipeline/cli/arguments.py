@@ -1,0 +1,14 @@
+"""Arguments that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/quickstart.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="run_dir=PATH, seed=N, section.key=value; values are YAML"),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/quickstart")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]

@@ -1,0 +1,1 @@
+"""What commands show in the terminal: tables, small histograms, a conversation with its taught tokens coloured."""
