@@ -35,8 +35,8 @@ def where(run: Path) -> str:
 
 
 def spoil(run: Path, rng: random.Random) -> bool:
-    """Flip one bit somewhere in the newest checkpoint, where there is another one before it."""
-    whole = sorted(run.glob("*/checkpoints/[0-9]*"))
+    """Flip one bit somewhere in the newest checkpoint of a stage under way, where there is another one before it."""
+    whole = sorted(path for path in run.glob("*/checkpoints/[0-9]*") if not (path.parents[1] / "result.json").is_file())
     if len(whole) < 2:
         return False
     part = rng.choice(["state.json", "state.safetensors"])
