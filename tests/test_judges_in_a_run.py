@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 from pipeline.evaluation.judges.protocol import Verdict, both_orders
 from pipeline.lm.sources import resolve
 from pipeline.rundir import RunDir, read_jsonl, summary
-from pipeline.stages import evaluate
+from pipeline.stages import evaluate, reward
+from pipeline.stages.fit import fit
 from pipeline.stages.inputs import open_run, read
 from pipeline.stages.reward import split_pairs
 from tests.conftest import Align
@@ -132,6 +133,25 @@ def test_both_members_of_the_ensemble_are_told(run: RunDir, figures: dict[str, A
     assert figures["reward.judge_2_train_pairs"] == figures["reward.judge_train_pairs"]
     folders = [run.artifact("reward", name) / "head.safetensors" for name in ("judge", "judge_2")]
     assert folders[0].read_bytes() != folders[1].read_bytes()
+
+
+def test_each_judge_sees_the_pairs_in_an_order_of_its_own(
+    run: RunDir, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two keep the run's own seed, so that another member changes nothing for them."""
+    seeds: dict[str, int] = {}
+
+    def noted(*arguments: Any, name: str, seed: int, **options: Any) -> Any:
+        seeds[name] = seed
+        return fit(*arguments, name=name, seed=seed, **options)
+
+    monkeypatch.setattr(reward, "fit", noted)
+    shutil.copytree(run.path / "sft", tmp_path / "run" / "sft")
+    again = align(tmp_path / "run", cache, "lora.layers=upper", "reward.judges=3", command="reward")
+    assert seeds == {"reward": 0, "judge": 0, "judge_2": 1, "judge_3": 2}
+    for name in ("reward", "judge", "judge_2"):
+        heads = [one.artifact("reward", name) / "head.safetensors" for one in (run, again)]
+        assert heads[0].read_bytes() == heads[1].read_bytes()
 
 
 def test_the_report_has_a_row_for_each(run: RunDir) -> None:

@@ -104,8 +104,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     text = "LIMIT = 3\nclass Checks:\n    @staticmethod\n    def short(prompt, answer): return len(answer) < LIMIT\n"
     (tmp_path / "my_checks.py").write_text(text, encoding="utf-8")
     (tmp_path / "my_broken.py").write_text("1 / 0\n", encoding="utf-8")
-    (tmp_path / "json.py").write_text("raise SystemError('shadowed')\n", encoding="utf-8")
+    (tmp_path / "colorsys.py").write_text("raise SystemError('shadowed')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     monkeypatch.delitem(sys.modules, "my_checks", raising=False)
     return "my_checks"
 
@@ -115,7 +116,7 @@ def test_a_users_function_is_found_in_the_working_directory(module: str) -> None
     check = function_check(f"{module}:Checks.short")
     assert (check("", "ab"), check("", "abcd")) == (True, False)
     assert sys.path == before
-    function_check("json:dumps")  # the working directory shadows nothing
+    function_check("colorsys:rgb_to_hsv")  # the working directory shadows nothing
 
 
 @pytest.mark.parametrize(

@@ -16,19 +16,20 @@ def test_the_rate_leaves_out_what_has_no_verdict() -> None:
 
 
 def test_figures_of_the_orders() -> None:
-    """Votes for the first shown: pair 1 yes and no, pair 2 yes and yes, pair 3 half and half, pair 4 no. 4 of 7."""
+    """Votes for the first shown: pair 1 yes and no, pairs 2 and 3 yes and yes, pair 4 half and half, pair 5 no."""
     verdicts = [
         both_orders(1.0, 1.0, 0.5),
+        both_orders(1.0, 0.0, 0.25),
         both_orders(1.0, 0.0, 0.25),
         both_orders(0.5, 0.5, 0.0),
         both_orders(0.0, None, 1.0),
     ]
     figures = order_figures([[verdict] for verdict in verdicts])
-    assert (figures["calls"], figures["unparsable"]) == (8, 1)
-    assert figures["consistency"] == pytest.approx(2 / 3)
-    assert figures["first_position"] == pytest.approx((0.5 + 1 + 0.5 + 0) / 4)  # each prompt counts once
-    assert figures["first_position_low"] < 0.5 < figures["first_position_high"]
-    assert figures["cost"] == 1.75
+    assert (figures["calls"], figures["unparsable"]) == (10, 1)
+    assert figures["consistency"] == pytest.approx(2 / 4)
+    assert figures["first_position"] == pytest.approx((0.5 + 1 + 1 + 0.5 + 0) / 5)  # each prompt counts once
+    assert figures["first_position_low"] < 0.6 < figures["first_position_high"]
+    assert figures["cost"] == 2.0
 
 
 def test_a_judge_that_knows_no_order_has_no_such_figures() -> None:
