@@ -151,14 +151,18 @@ def test_best_of_n_must_be_there_to_be_compared() -> None:
 
 
 def test_the_examples_in_the_documentation_load(tmp_path: Path) -> None:
-    example = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     quickstart = (ROOT / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
     written, _, _ = quickstart.partition("\nevaluate:")
     documented = tmp_path / "documented.yaml"
     data = "  data: {source: data/quickstart/eval.jsonl}\n"
-    documented.write_text(written + "\n" + example.replace("evaluate:\n", f"evaluate:\n{data}"), encoding="utf-8")
-    judges = load_config(documented, ["reward.judges=2"]).evaluate.judges
-    assert {judge.kind for judge in judges.values()} == {
+    loaded = []
+    for block in page.split("```yaml\n")[1:]:
+        example = block.split("```")[0].replace("evaluate:\n", f"evaluate:\n{data}")
+        documented.write_text(written + "\n" + example, encoding="utf-8")
+        loaded.append(load_config(documented, ["reward.judges=2"]).evaluate)
+    assert [(len(one.systems), len(one.judges)) for one in loaded] == [(3, 0), (0, 7)]
+    assert {judge.kind for judge in loaded[1].judges.values()} == {
         *("reward_model", "ensemble", "llm", "llm_local", "rubric", "length")
     }
     uncommented = tmp_path / "uncommented.yaml"
