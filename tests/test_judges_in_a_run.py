@@ -224,7 +224,12 @@ def test_killed_among_its_judges_it_ends_with_the_same_bits(
     server.seconds = 0.0
     assert len(points) >= 3
     assert len(server.asked) - asked <= ASKED + 2 * len(points)
-    assert contents(tmp_path / "run") == contents(run.path)
+    assert left(tmp_path / "run") == left(run.path)
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """What a run leaves; a kill while a finished stage's checkpoints are cleared leaves some of them."""
+    return {name: content for name, content in contents(folder).items() if "checkpoints" not in name}
 
 
 def test_a_judge_that_has_spoken_is_not_asked_again_after_a_crash(
