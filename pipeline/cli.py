@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline import __version__, cli_agent, cli_card, cli_look
+from pipeline import __version__, cli_agent, cli_card, cli_look, cli_sweep
 from pipeline.cli_look import ConfigPath, Overrides, RunPath
 from pipeline.config import Config, ConfigError, dump_config, load_config
 from pipeline.rundir import STAGES, RunDir, RunError, summary
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.add_typer(cli_agent.app, name="agent")
 app.add_typer(cli_look.app)
 app.add_typer(cli_card.app)
+app.add_typer(cli_sweep.app)
 errors = Console(stderr=True)
 
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]

@@ -12,6 +12,7 @@ OWN = (
     "cli_agent",
     "cli_card",
     "cli_look",
+    "cli_sweep",
     "chat",
     "config",
     "rundir",
@@ -68,9 +69,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "selftest": {"config", "rundir", "progress", "rl", "lm", "stages"},
     "terminal": {"lm", "stages", "selftest"},
     "terminal_card": {"report"},
-    "cli": {"config", "rundir", "stages", "report", "chat", "cli_agent", "cli_card", "cli_look"},
+    "cli": {"config", "rundir", "stages", "report", "chat", "cli_agent", "cli_card", "cli_look", "cli_sweep"},
     "cli_look": {"config", "stages", "terminal", "selftest"},
     "cli_card": {"stages", "report", "terminal_card", "cli_look"},
+    "cli_sweep": {"config", "stages", "report", "cli_look"},
     "cli_agent": {"config", "agents", "progress"},
 }
 # Outside packages that a part must never see.
@@ -86,6 +88,7 @@ NEVER: dict[str, set[str]] = {
     "cli": HEAVY,
     "cli_agent": HEAVY,
     "cli_card": HEAVY,
+    "cli_sweep": HEAVY,
     "cli_look": HEAVY,
     "lm": {"gymnasium", "trl", "accelerate"},
     "evaluation": {"gymnasium", "trl", "accelerate"},

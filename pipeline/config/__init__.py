@@ -16,6 +16,7 @@ from pipeline.config.agents import (
     ReinforceConfig,
     TabularConfig,
 )
+from pipeline.config.grid import Grid, Point, load_grid
 from pipeline.config.reading import (
     ConfigError,
     agent_file,
@@ -59,10 +60,12 @@ __all__ = [
     "FitConfig",
     "GateName",
     "GatesConfig",
+    "Grid",
     "LoggingConfig",
     "LoraSection",
     "ModelConfig",
     "OnPolicyConfig",
+    "Point",
     "PolicyConfig",
     "PpoConfig",
     "ReinforceConfig",
@@ -75,6 +78,7 @@ __all__ = [
     "dump_config",
     "load_agent",
     "load_config",
+    "load_grid",
     "parse_config",
     "read_agent",
 ]
