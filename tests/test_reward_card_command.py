@@ -133,6 +133,7 @@ def test_the_best_of_n(card: Any) -> None:
     assert scores[0] < scores[-1]
     assert rows[0]["kl"] == 0
     assert all(row["reward_se"] > 0 for row in rows)
+    assert max(abs(row["reward_fitted"] - row["reward"]) for row in rows) < 0.1 * (scores[-1] - scores[0])
     by_judge = card("--best-of", "4", "--adapter", "judge", "--limit", "20")["best_of_n"]
     assert by_judge[0]["judge"] == pytest.approx(rows[0]["judge"], abs=1e-4)  # the same answers, none chosen yet
     assert by_judge[3]["judge"] > rows[3]["judge"]  # whoever chooses likes the choice best

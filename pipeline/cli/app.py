@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from pipeline import __version__
-from pipeline.cli import agent, evaluation, look
+from pipeline.cli import agent, evaluation, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.config import Config, ConfigError, dump_config, load_config
 from pipeline.rundir import STAGES, RunDir, RunError, summary
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.add_typer(agent.app, name="agent")
 app.add_typer(look.app)
 app.add_typer(evaluation.app)
+app.add_typer(sweep.app)
 errors = Console(stderr=True)
 
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]

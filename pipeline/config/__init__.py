@@ -18,6 +18,7 @@ from pipeline.config.agents import (
 )
 from pipeline.config.data import DataConfig
 from pipeline.config.evaluation import EvaluateConfig, OtherSystem
+from pipeline.config.grid import Grid, Point, load_grid
 from pipeline.config.judges import (
     EnsembleJudgeConfig,
     JudgeConfig,
@@ -66,6 +67,7 @@ __all__ = [
     "FitConfig",
     "GateName",
     "GatesConfig",
+    "Grid",
     "JudgeConfig",
     "LengthJudgeConfig",
     "LlmJudgeConfig",
@@ -75,6 +77,7 @@ __all__ = [
     "ModelConfig",
     "OnPolicyConfig",
     "OtherSystem",
+    "Point",
     "PolicyConfig",
     "PpoConfig",
     "ReinforceConfig",
@@ -90,6 +93,7 @@ __all__ = [
     "dump_config",
     "load_agent",
     "load_config",
+    "load_grid",
     "parse_config",
     "read_agent",
 ]

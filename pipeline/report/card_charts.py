@@ -6,8 +6,7 @@ from itertools import pairwise
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.card_wording import NAMES, Figures
-from pipeline.report.charts import Bars, Whisker, bars, percent_axis, whiskers
-from pipeline.report.curves import Chart
+from pipeline.report.charts import Bars, Chart, Whisker, bars, percent_axis, whiskers
 from pipeline.report.svg import COLORS, PHASES, ROUND, canvas
 from pipeline.report.wording import number, percent
 
@@ -124,9 +123,12 @@ def best_of_n(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Char
             low, high = ([a + sign * b for a, b in zip(y, error, strict=True)] for sign in (-1, 1))
             axes.fill_between(x, low, high, color=COLORS[name], alpha=0.18, linewidth=0)
             axes.plot(x, y, color=COLORS[name], linewidth=1.6, marker="o", markersize=3, label=NAMES[name])
+            if f"{name}_fitted" in rows[0]:
+                fitted = [row[f"{name}_fitted"] for row in rows]
+                axes.plot(x, fitted, color=COLORS[name], linewidth=1.1, linestyle=(0, (4, 3)))
         axes.set_title("score")
         axes.set_xlabel("n")
         if len(names) > 1:
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1.02), ncols=len(names))
-    look = f"Chosen by the {NAMES[names[0]]}. Where the other's falls behind, it is fooled. Bands: one standard error."
+    look = f"Chosen by the {NAMES[names[0]]}; where the other's falls behind, it is fooled. Dashed: fitted."
     return Chart("Best of n SFT answers", look, drawing.svg)

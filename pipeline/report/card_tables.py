@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.card_wording import NAMES, Figures, scorers
+from pipeline.report.card_wording import NAMES, Figures, scorers, turning_points
 from pipeline.report.tables import Table
 from pipeline.report.wording import DASH, count, interval, number, percent
 
@@ -56,7 +56,8 @@ def best_of_n(figures: Figures) -> Table | None:
         for row in shown
     ]
     heads = ["n", "KL at most", *(f"{NAMES[one]}'s score" for one in names)]
-    return Table(f"The best of n SFT answers, chosen by the {NAMES[names[0]]}.", heads, cells)
+    caption = f"The best of n SFT answers, chosen by the {NAMES[names[0]]}. {turning_points(figures)}"
+    return Table(caption.strip(), heads, cells)
 
 
 def confidence(figures: Figures) -> Table | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.wording import interval, number, percent
+from pipeline.report.wording import interval, number, percent, turning_point, under
 
 BATCH_ERROR = 0.05  # deviations; the gate `score_alone` has the same limit
 CUT = 0.01  # share of pairs at the limit of tokens that is worth a word
@@ -45,6 +45,12 @@ def subset_names(figures: Figures) -> list[str]:
     """The subsets that have figures, in their order."""
     head, tail = "subsets.", ".accuracy"
     return [key[len(head) : -len(tail)] for key in figures if key.startswith(head) and key.endswith(tail)]
+
+
+def turning_points(figures: Figures) -> str:
+    """Where the best of n turns from gaining to gaming, told by each model; "" where nothing was fitted."""
+    curves = {name: under(figures, f"best_of_n_curve.{name}.") for name in NAMES}
+    return " ".join(filter(None, (turning_point(f"The {NAMES[name]}'s", curve) for name, curve in curves.items())))
 
 
 def scorers(row: Mapping[str, float]) -> list[str]:

@@ -4,14 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
-from pipeline.report.svg import COLORS, PHASES, RAMP, ROUND, canvas
+from pipeline.report.svg import COLORS, PHASES, canvas
 from pipeline.report.wording import number
 
 SMOOTH_FROM = 20  # a running mean is drawn through more points than this
 
 Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of the page: its title, what to look for, and the picture."""
+
+    title: str
+    look: str
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -23,16 +32,6 @@ class Line:
     points: Points
     measured: bool = False
     exact: bool = False
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A single labelled point."""
-
-    label: str
-    color: str
-    x: float
-    y: float
 
 
 @dataclass(frozen=True)
@@ -114,48 +113,21 @@ def _spoken(series: Sequence[Line], share: bool) -> str:
     parts = []
     for line in series:
         values = [100 * y if share else y for _, y in line.points]
-        first, last, low, high = (_brief(v) for v in (values[0], values[-1], min(values), max(values)))
+        first, last, low, high = (brief(v) for v in (values[0], values[-1], min(values), max(values)))
         unit = " %" if share else ""
         parts.append(f"{line.label}: from {first}{unit} to {last}{unit}, lowest {low}, highest {high}")
     steps = [x for line in series for x, _ in line.points]
     return f"Line chart over steps {min(steps):.0f} to {max(steps):.0f}. " + "; ".join(parts) + "."
 
 
-def _brief(value: float) -> str:
+def brief(value: float) -> str:
+    """A value for those who can't see it, with two or three digits that count."""
     return number(value, 1 if abs(value) >= 10 else 2) if abs(value) >= 0.01 or value == 0 else f"{value:.1e}"
-
-
-def frontier(name: str, path: Points, steps: Sequence[float], marks: Sequence[Mark]) -> str:
-    """Score against √KL, one dot a step from early to late, with systems from the evaluation as diamonds."""
-    alt = f"Scatter plot of score against the square root of KL over {len(path)} steps: " + "; ".join(
-        f"{label} at {_brief(x)}, {_brief(y)}"
-        for label, (x, y) in [
-            ("first step", path[0]),
-            ("last step", path[-1]),
-            *((m.label, (m.x, m.y)) for m in marks),
-        ]
-    )
-    with canvas(name, alt) as drawing:
-        axes = drawing.axes
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-        colors = [RAMP[i * len(RAMP) // len(path)] for i in range(len(path))]
-        x, y = zip(*path, strict=True)
-        axes.plot(x, y, color=COLORS["grid"], linewidth=1)
-        axes.scatter(x, y, c=colors, s=18, zorder=3)
-        for i in sorted({0, len(path) - 1}):
-            axes.annotate(f"step {steps[i]:.0f}", path[i], (6, -11), textcoords="offset points", fontsize=9)
-        for mark in marks:
-            axes.scatter([mark.x], [mark.y], color=COLORS[mark.color], marker="D", s=34, zorder=4)
-            axes.annotate(mark.label, (mark.x, mark.y), (7, 4), textcoords="offset points", fontsize=9.5)
-        axes.margins(x=0.13, y=0.16)
-        axes.set_title("score")
-        axes.set_xlabel("√KL (KL in nats per answer)")
-    return drawing.svg
 
 
 def stacked(name: str, steps: Sequence[float], phases: Mapping[str, Sequence[float]], unit: str) -> str:
     """Bars over steps, made of phases."""
-    means = "; ".join(f"{phase}: {_brief(sum(v) / len(v))} on average" for phase, v in phases.items())
+    means = "; ".join(f"{phase}: {brief(sum(v) / len(v))} on average" for phase, v in phases.items())
     with canvas(name, f"Stacked bars over {len(steps)} steps. {means}.") as drawing:
         axes = drawing.axes
         below = [0.0] * len(steps)

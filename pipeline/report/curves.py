@@ -4,19 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.charts import Bars, Line, Mark, Whisker, bars, frontier, lines, stacked, whiskers
+from pipeline.report.charts import Bars, Chart, Line, Whisker, bars, lines, stacked, whiskers
+from pipeline.report.frontier import frontier
 from pipeline.report.headline import Comparison
 from pipeline.report.load import Run, Stage
 from pipeline.report.wording import system_name
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure of the page: its title, what to look for, and the picture."""
-
-    title: str
-    look: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -105,36 +97,8 @@ def policy(run: Run) -> list[Chart]:
                 drawn.append(Line("judge's score", "judge", beside))
             svg = lines(name, drawn, curve.unit, share=curve.share, level=curve.level, floor=curve.floor)
             charts.append(Chart(curve.title, curve.look, svg))
-    charts[2:2] = _frontier(run)
+    charts[2:2] = frontier(run)
     return charts
-
-
-def _frontier(run: Run) -> list[Chart]:
-    rows = [row for row in run["policy"].rows if "objective/kl" in row and "objective/score" in row]
-    if not rows:
-        return []
-    path = [(math.sqrt(max(0.0, row["objective/kl"])), row["objective/score"]) for row in rows]
-    svg = frontier("frontier", path, [row["step"] for row in rows], systems_on_the_frontier(run))
-    look = "Up and to the left is better. Diamonds: the evaluation's systems."
-    return [Chart("Score against distance", look, svg)]
-
-
-def systems_on_the_frontier(run: Run) -> list[Mark]:
-    """SFT, policy and best-of-n at their reward score; best-of-n's KL is at most ln n − (n − 1)/n."""
-    metrics, marks = run["evaluate"].metrics, []
-    if (run.config.get("evaluate") or {}).get("sampling"):
-        return []  # sampled otherwise than in training: another distribution, so no place on this plane
-    n = metrics.get("best_of", 0)
-    distances = {
-        "sft": 0.0,
-        "policy": metrics.get("kl"),
-        "best_of_n": math.log(n) - (n - 1) / n if n > 1 else None,
-    }
-    for system, kl in distances.items():
-        score = metrics.get(f"reward_score.{system}")
-        if kl is not None and score is not None:
-            marks.append(Mark(system_name(system, n), system, math.sqrt(max(0.0, kl)), score))
-    return marks
 
 
 def seconds(stage: Stage) -> Chart | None:

@@ -5,10 +5,11 @@ from typing import Any
 
 from pipeline.gates import findings
 from pipeline.report.load import Run
-from pipeline.report.wording import NARROW, STAGE_NAMES, interval, number, percent, system_name
+from pipeline.report.wording import NARROW, STAGE_NAMES, interval, number, percent, system_name, under
 
 SAME_LENGTH = 0.01  # below this relative difference, answers count as equally long
 LOW_EOS = 0.9
+PAST = 1.5  # times the KL of the judge's peak, from which a policy counts as past it
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def cautions(run: Run) -> list[str]:
     """What a careful reader would ask about, answered from the figures. Empty when there is nothing."""
     return [
         sentence
-        for check in (_gates, _alarms, _sample_size, _sft, _best_of, _judge, _stopping)
+        for check in (_gates, _alarms, _past_the_peak, _sample_size, _sft, _best_of, _judge, _stopping)
         for sentence in check(run)
     ]
 
@@ -114,6 +115,16 @@ def _alarms(run: Run) -> list[str]:
         choice = f", and the policy is that of step {back}, chosen by the judge: its win rates flatter it a little"
         found.append(stopped + (choice if back else "") + ".")
     return found
+
+
+def _past_the_peak(run: Run) -> list[str]:
+    curve, kl = under(run["policy"].metrics, "curve.judge."), run["evaluate"].metrics.get("kl")
+    if kl is None or not curve.get("peak_inside") or curve["caveats"] or kl < PAST * curve["peak_kl"]:
+        return []
+    return [
+        f"The judge's score peaked at KL {number(curve['peak_kl'], 1)} (fitted), and the policy is at KL "
+        f"{number(kl, 1)}: it is over-optimised."
+    ]
 
 
 def _sample_size(run: Run) -> list[str]:

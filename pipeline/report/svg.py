@@ -4,10 +4,12 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -22,6 +24,8 @@ COLORS = {role: f"#fe{i:02x}a7" for i, role in enumerate(_ROLES)}
 RAMP = [COLORS[f"ramp-{i}"] for i in range(8)]
 PHASES = [COLORS[f"phase-{i}"] for i in range(1, 7)]
 
+STYLE_SHEET = Path(__file__).parent / "templates" / "page.css"
+PNG_DPI = 216  # three pixels a point
 WIDTH = 340.0  # points; a chart is shown at about one pixel a point, so that its text has the page's size
 ROUND = [1, 2, 2.5, 5, 10]  # distances between ticks, times a power of ten
 STYLE: Any = {
@@ -72,8 +76,11 @@ class Canvas:
 
 
 @contextmanager
-def canvas(name: str, alt: str, *, height: float = 190.0) -> Iterator[Canvas]:
-    """Axes to draw on; on leaving, the canvas holds the finished SVG. `name` is unique on the page."""
+def canvas(name: str, alt: str, *, height: float = 190.0, png: Path | None = None) -> Iterator[Canvas]:
+    """Axes to draw on; on leaving, the canvas holds the finished SVG. `name` is unique on the page.
+
+    Where a file `png` is named, the picture is written there too, in the light page's colours.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
         drawing = Canvas(figure, figure.subplots())
@@ -86,7 +93,34 @@ def canvas(name: str, alt: str, *, height: float = 190.0) -> Iterator[Canvas]:
             figure.set_layout_engine("none")
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        if png is not None:
+            _in_light_colors(figure)
+            figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
     drawing.svg = inline(buffer.getvalue(), name, alt)
+
+
+def _in_light_colors(figure: Figure) -> None:
+    """Exchange the placeholders for what the style sheet says of them in light."""
+    sheet = STYLE_SHEET.read_text(encoding="utf-8").split("}", 1)[0]
+    values = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", sheet))
+    light = {placeholder: values[role] for role, placeholder in COLORS.items() if role in values}
+    for artist in figure.findobj():
+        for kind in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+            get, put = (getattr(artist, f"{verb}_{kind}", None) for verb in ("get", "set"))
+            if get is not None and put is not None:
+                put(_exchanged(get(), light))
+    figure.set_facecolor(values["paper"])
+    for axes in figure.axes:
+        axes.set_facecolor(values["paper"])
+
+
+def _exchanged(color: Any, light: dict[str, str]) -> Any:
+    """A colour, or the colours of a collection, with placeholders exchanged and their opacity kept."""
+    if isinstance(color, str) and color.lower() in ("none", "auto"):
+        return color
+    rows = to_rgba_array(color)
+    found = [(*to_rgb(light.get(to_hex(row), to_hex(row))), row[3]) for row in rows]
+    return found if getattr(color, "ndim", 1) == 2 else found[0]
 
 
 def inline(svg: str, name: str, alt: str) -> str:

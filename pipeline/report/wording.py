@@ -1,5 +1,6 @@
 """Numbers as a reader wants them: rounded to what they mean, with their unit."""
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -34,6 +35,18 @@ def interval(rate: float, low: float, high: float, digits: int = 0) -> str:
     if digits == 0 and any(round(100 * bound) == 50 for bound in (low, high)):
         digits = 1
     return f"{percent(rate, digits)} [{number(100 * low, digits)},{NARROW}{number(100 * high, digits)}]"
+
+
+def turning_point(whose: str, curve: Mapping[str, Any]) -> str:
+    """Where a fitted curve of score against distance turns down, and what it doesn't show; "" where there is none."""
+    peak = [f"it peaks at KL {number(curve['peak_kl'], 1)}"] if curve.get("peak_inside") else []
+    clauses = [*peak, *curve.get("caveats", [])]
+    return f"{whose} fitted curve: {'; '.join(clauses)}." if clauses else ""
+
+
+def under(figures: Mapping[str, Any], head: str) -> dict[str, Any]:
+    """The figures whose key begins with `head`, without it."""
+    return {key.removeprefix(head): value for key, value in figures.items() if key.startswith(head)}
 
 
 def duration(seconds: float | None) -> str:

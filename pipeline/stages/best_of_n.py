@@ -8,6 +8,7 @@ import torch
 
 from pipeline.config import Config
 from pipeline.data.schema import Prompt
+from pipeline.evaluation import overoptimisation
 from pipeline.evaluation.best_of_n import best_of_n, best_of_n_kl
 from pipeline.evaluation.judges.reward import RewardModelScorer
 from pipeline.evaluation.reward_card import CardError
@@ -25,7 +26,7 @@ def curves(
 ) -> dict[str, Any]:
     """For n = 1…count: the mean score of the best of n SFT answers, chosen by the first model, told by each model.
 
-    Means are over prompts, with their standard errors; n's KL from SFT beside them.
+    Means are over prompts, with their standard errors; beside them n's KL from SFT and the fitted curve's score.
 
     Raises:
         CardError: fewer than two prompts are short enough to be answered.
@@ -33,14 +34,21 @@ def curves(
     asked = prompts(config, pairs)
     scores = _scores(config, backbone, asked, names, count)
     sizes = range(1, count + 1)
+    kl = np.array([best_of_n_kl(n) for n in sizes])
     rows: list[dict[str, float]] = [{"n": n, "kl": best_of_n_kl(n)} for n in sizes]
+    found: dict[str, Any] = {"best_of_n": rows}
     for name, values in scores.items():
-        curve = best_of_n(scores[names[0]], values, sizes)  # [P,N]
-        columns = {name: curve.mean(0), f"{name}_se": curve.std(0, ddof=1) / len(asked) ** 0.5}
+        best = best_of_n(scores[names[0]], values, sizes)  # [P,N]
+        fitted = overoptimisation.fit(kl, best, "best_of_n")
+        columns = {name: best.mean(0), f"{name}_se": best.std(0, ddof=1) / len(asked) ** 0.5}
+        if fitted is not None:
+            columns[f"{name}_fitted"] = fitted.at(kl)
         for key, column in columns.items():
             for row, value in zip(rows, column.tolist(), strict=True):
                 row[key] = value
-    return {"best_of_n": rows}
+        figures = overoptimisation.figures(fitted)
+        found |= {f"best_of_n_curve.{name}.{key}": value for key, value in figures.items()}
+    return found
 
 
 def prompts(config: Config, pairs: Sequence[EncodedPair]) -> Asked:

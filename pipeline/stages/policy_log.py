@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.config import PolicyConfig
 from pipeline.data.schema import prompt_text
+from pipeline.evaluation import overoptimisation
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import completion_texts
 from pipeline.rl.advantages import zero_variance_share
@@ -75,6 +77,17 @@ def outcome(history: list[dict[str, float]]) -> dict[str, Any]:
         "seconds_per_iteration": times.pop("time/total"),
         **{f"seconds_{name.removeprefix('time/')}": value for name, value in times.items()},
     }
+
+
+def curves(history: list[dict[str, float]]) -> dict[str, Any]:
+    """The score–distance curves of the reward model and of the judge over all steps, under `curve.<who>.<figure>`."""
+    found: dict[str, Any] = {}
+    for who, key in (("reward", "objective/score"), ("judge", "objective/judge")):
+        if key in history[0]:
+            kl, scores = (np.array([row[name] for row in history]) for name in ("objective/kl", key))
+            curve = overoptimisation.figures(overoptimisation.fit(kl, scores, "rl"))
+            found |= {f"curve.{who}.{name}": value for name, value in curve.items()}
+    return found
 
 
 class Clock:

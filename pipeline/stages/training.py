@@ -10,7 +10,7 @@ from pipeline.lm.reward import RewardModel
 from pipeline.stages.alarms import Watch
 from pipeline.stages.inputs import demonstrations
 from pipeline.stages.learner import Learner
-from pipeline.stages.policy_log import outcome
+from pipeline.stages.policy_log import curves, outcome
 from pipeline.stages.score import Score
 
 
@@ -74,5 +74,6 @@ class Training:
             "steps": len(self.history),
             "alarms": self.watch.first,
             **ending,
+            **curves(self.history),
             "trainable_parameters": self.learner.trainable,
         }

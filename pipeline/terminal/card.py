@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.card_wording import Figures, headline, notes, scorers, subset_names
+from pipeline.report.card_wording import Figures, headline, notes, scorers, subset_names, turning_points
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ERRORS = 3  # shown; the page has more
@@ -27,6 +27,7 @@ def show_card(figures: Figures, console: Console | None = None) -> None:
         console.print(_subsets(figures, names))
     if "best_of_n" in figures:
         console.print(_best_of_n(figures["best_of_n"]))
+        console.print(turning_points(figures), highlight=False)
     console.print(_scores(figures))
     for note in notes(figures):
         console.print(f"• {escape(note)}", highlight=False)

@@ -179,7 +179,7 @@ def _policy_row(rng: random.Random, step: int, steps: int) -> dict[str, Any]:
     return {
         "step": step,
         "objective/score": 1.3 * done + rng.gauss(0, 0.12),
-        "objective/judge": 0.9 * done + rng.gauss(0, 0.2),
+        "objective/judge": 1.1 * done - 0.5 * (step / steps) ** 3 + rng.gauss(0, 0.15),
         "objective/kl": 6.5 * done * step / steps + rng.gauss(0, 0.1) * (step > 1),
         "objective/kl_coef": 0.05,
         "objective/tokens": 34 - 2 * done + rng.gauss(0, 0.6),
@@ -210,6 +210,10 @@ def _policy(folder: Path, rng: random.Random, _: int, steps: int, __: Any, texts
     write_rows(folder / "samples.jsonl", samples)
     seconds = {"seconds_per_iteration": 34.7, "seconds_generate": 19.0, "seconds_reward": 2.1, "seconds_update": 9.0}
     figures = {"score": 1.25, "kl": 6.0, "tokens": 32.1, "eos_rate": 0.985, "algorithm": "ppo", "steps": steps}
+    for who, last in (("reward", 1.3), ("judge", 0.6)):
+        line = [[kl / 10, last * math.sqrt(kl / 60)] for kl in range(61)]
+        curve = {"alpha": 0.9, "beta": 0.3, "peak_kl": 4.3, "peak_inside": who == "judge", "line": line, "caveats": []}
+        figures |= {f"curve.{who}.{key}": value for key, value in curve.items()}
     return figures | seconds | {"trainable_parameters": 9765441}
 
 

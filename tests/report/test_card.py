@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.report.card import content, write_card
-from pipeline.report.card_charts import calibration
-from pipeline.report.card_wording import headline, notes, scorers, subset_names
+from pipeline.report.card_charts import best_of_n, calibration
+from pipeline.report.card_wording import headline, notes, scorers, subset_names, turning_points
 
 from .builder import confidence
 from .test_report import HOSTILE, Page
@@ -74,6 +74,19 @@ def test_very_many_subsets_are_a_table_and_no_chart() -> None:
     shown = content(figures() | many | parts, "run")
     assert len(shown["charts"]) == len(few) - 1
     assert len(shown["tables"][1].rows) == 42
+
+
+def test_where_best_of_n_turns_is_told(tmp_path: Path) -> None:
+    curves = {"best_of_n_curve.judge.peak_kl": 1.2, "best_of_n_curve.judge.peak_inside": True}
+    curves |= {"best_of_n_curve.judge.caveats": [], "best_of_n_curve.reward.caveats": ["it has no peak"]}
+    told = "The reward model's fitted curve: it has no peak. The judge's fitted curve: it peaks at KL 1.2."
+    assert turning_points(figures(**curves)) == told
+    assert turning_points(figures()) == ""
+    rows = [row | {"reward_fitted": 0.0, "judge_fitted": 0.1} for row in figures()["best_of_n"]]
+    plain, fitted = (best_of_n(found, ["reward", "judge"]).svg for found in (figures()["best_of_n"], rows))
+    assert fitted.count("stroke-dasharray") == plain.count("stroke-dasharray") + 2
+    text = write_card(figures(**curves), tmp_path, tmp_path / "card.html").read_text("utf-8")
+    assert "peaks at KL 1.2" in text
 
 
 def test_the_headline() -> None:
