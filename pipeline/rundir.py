@@ -69,6 +69,9 @@ class StageDir:
         if path.exists() and not resume:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
+        for half in path.rglob(".*tmp*"):  # files that a killed process was writing, safetensors' own among them
+            if half.is_file():
+                half.unlink()
         self.path, self.stage, self.fingerprint = path, stage, fingerprint
         self.checkpoints = path / CHECKPOINTS
         self._started, self._before = time.perf_counter(), {"seconds": 0.0, "peak_rss_mb": 0.0}

@@ -167,3 +167,15 @@ def test_an_artifact_outside_of_its_stage_is_refused(run: RunDir, place: str) ->
     run.open_stage("reward", "mark").finish({}, artifacts={"reward": place})
     with pytest.raises(RunError, match="outside of its folder"):
         run.artifact("reward", "reward")
+
+
+def test_files_that_a_killed_process_was_writing_are_gone_when_the_stage_goes_on(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    adapter = run.open_stage("sft", "mark").path / "adapter"
+    adapter.mkdir()
+    halves = [adapter / ".tmpY2x9", adapter.parent / ".result.json.4711.tmp"]
+    for file in (*halves, adapter / "weights"):
+        file.write_text("x")
+    run.open_stage("sft", "mark", resume=True)
+    assert not any(file.exists() for file in halves)
+    assert (adapter / "weights").exists()
