@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.evaluation.compare import Answers, judged
 from pipeline.evaluation.judges.protocol import Judge
 from pipeline.evaluation.ratings import ratings
-from pipeline.evaluation.statistics import Outcomes, by_slice, length_bands, paired_difference, win_rate
+from pipeline.evaluation.statistics import TOO_FEW, Outcomes, by_slice, length_bands, paired_difference, win_rate
 
 Rows = list[dict[str, Any]]
 
@@ -58,13 +58,17 @@ def differences(
 
 
 def slices(outcomes: Outcomes, labels: Mapping[str, Sequence[str | None]]) -> Rows:
-    """Win rates by slice: rows {"by", "slice", "rate", "low", "high", "n"}, one for each value of each label."""
-    return [
-        {"by": by, "slice": value, "rate": found.rate, "low": found.low, "high": found.high, "n": found.n}
-        for by, own in labels.items()
-        for value, found in by_slice(outcomes, own).items()
-        if any(label is not None for label in own)
-    ]
+    """Win rates by slice: rows {"by", "slice", "rate", "low", "high", "n"}, one for each value of each label; nothing
+    for a label of which every value has too few prompts."""
+    rows: Rows = []
+    for by, own in labels.items():
+        found = by_slice(outcomes, own) if any(label is not None for label in own) else {}
+        if set(found) != {TOO_FEW}:
+            rows += [
+                {"by": by, "slice": value, "rate": rate.rate, "low": rate.low, "high": rate.high, "n": rate.n}
+                for value, rate in found.items()
+            ]
+    return rows
 
 
 def prompt_labels(categories: Sequence[str | None], lengths: Sequence[int]) -> dict[str, Sequence[str | None]]:

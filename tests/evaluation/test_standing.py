@@ -69,3 +69,7 @@ def test_slices_by_category_and_length() -> None:
         ("prompt tokens", "9", 0.0, 20),
     ]
     assert "category" not in prompt_labels([None, None], [1, 2])
+
+
+def test_a_label_of_which_every_value_is_rare_tells_nothing() -> None:
+    assert slices([WIN, LOSS] * 10, {"category": [str(i) for i in range(20)]}) == []
