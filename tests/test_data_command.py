@@ -13,7 +13,8 @@ from rich.console import Console
 
 from pipeline.config import load_config
 from pipeline.stages.doctor import Diagnosis, examine
-from pipeline.terminal.data import BLOCKS, conversation, histogram, show_diagnosis
+from pipeline.terminal.blocks import BLOCKS
+from pipeline.terminal.data import conversation, histogram, show_diagnosis
 from tests.conftest import Align
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from pipeline import __version__
 from pipeline.cli import agent, evaluation, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
+from pipeline.cli.console import errors, resumable
 from pipeline.config import Config, ConfigError, dump_config, load_config
 from pipeline.rundir import STAGES, RunDir, RunError, summary
 
@@ -33,7 +33,6 @@ app.add_typer(agent.app, name="agent")
 app.add_typer(look.app)
 app.add_typer(evaluation.app)
 app.add_typer(sweep.app)
-errors = Console(stderr=True)
 
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]
 
@@ -42,11 +41,8 @@ def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[st
     config = load_config(path, overrides or ())
     from pipeline.stages.chain import run_stages
 
-    try:
+    with resumable():
         run_stages(config, stages, force=force)
-    except KeyboardInterrupt:
-        errors.print("stopped; run the same command to go on from the newest checkpoint", style="yellow")
-        raise typer.Exit(130) from None
     return config
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from pipeline.cli.arguments import AsJson, Overrides, RunPath
+from pipeline.cli.console import errors
 from pipeline.rundir import RunDir, read_jsonl
 
 app = typer.Typer()
-errors = Console(stderr=True)
 
 
 @app.command()

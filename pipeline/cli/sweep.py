@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.cli.arguments import AsJson, ConfigPath
+from pipeline.cli.console import errors, resumable
 from pipeline.config import Grid, load_grid
 
 app = typer.Typer()
-errors = Console(stderr=True)
 
 Settings = Annotated[
     list[str],
@@ -37,15 +37,12 @@ def sweep(
     from pipeline.report.sweep import write_frontier
     from pipeline.stages.sweep import run_sweep
 
-    try:
-        done = []
+    done = []
+    with resumable():
         for run in run_sweep(grid):
             done.append(run)
             if run.changed and not run.failed:
                 write_report(run.path)
-    except KeyboardInterrupt:
-        errors.print("stopped; run the same command to go on from the newest checkpoint", style="yellow")
-        raise typer.Exit(130) from None
     page = write_frontier(grid.root)
     _show(grid, as_json)
     errors.print(f"frontier: {page}", highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypedDict
 
 Role = Literal["system", "user", "assistant"]
@@ -42,7 +43,7 @@ class Demonstration:
         """The last assistant turn."""
         return self.messages[-1]["content"]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Normalised text of the prompt, see `prompt_key`."""
         return prompt_key(self.prompt)
@@ -68,7 +69,7 @@ class Preference:
     where: str
     meta: Mapping[str, Any]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Normalised text of the prompt, see `prompt_key`."""
         return prompt_key(self.prompt)
@@ -87,7 +88,7 @@ class Prompt:
         """All of it."""
         return self.messages
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Normalised text of the prompt, see `prompt_key`."""
         return prompt_key(self.messages)

@@ -5,14 +5,13 @@ from typing import Any
 
 from pipeline.report.card_wording import NAMES, Figures, scorers, turning_points
 from pipeline.report.tables import Table
-from pipeline.report.wording import DASH, count, interval, number, percent
+from pipeline.report.wording import DASH, count, interval_apart, number, percent
 
 
 def right(figures: Mapping[str, Any], prefix: str = "") -> tuple[str, str]:
     """An accuracy and its interval."""
     share, low, high = (figures[f"{prefix}accuracy{end}"] for end in ("", "_low", "_high"))
-    right, inside = interval(share, low, high, digits=1).split(" [", 1)
-    return right, f"[{inside}"
+    return interval_apart(share, low, high, digits=1)
 
 
 def orders(figures: Figures) -> Table:

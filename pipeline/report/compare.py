@@ -1,6 +1,5 @@
 """compare.html: several runs side by side, from their folders alone."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from pipeline.report.charts import Points, Whisker, whiskers
 from pipeline.report.comparability import Entry, doubts, entries, verdict
 from pipeline.report.comparison_tables import figures, settings, side_by_side
 from pipeline.report.curves import NATS, SCORE, Chart
+from pipeline.report.frontier import way
 from pipeline.report.headline import cautions
 from pipeline.report.html import fill
-from pipeline.report.load import Stage
 from pipeline.report.overlay import Trace, curves, frontiers
 from pipeline.report.shared_answers import shared
 from pipeline.report.wording import STAGE_NAMES
@@ -88,16 +87,10 @@ def overlaid(runs: Sequence[Entry]) -> list[Chart]:
     for key, title, unit, look, level in OVERLAID:
         if traces := _traces(runs, [entry.run["policy"].series(key) for entry in runs]):
             found.append(Chart(title, look, curves(key.replace("/", "-"), traces, unit, level=level)))
-    if traces := _traces(runs, [way(entry.run["policy"]) for entry in runs]):
+    if traces := _traces(runs, [way(entry.run["policy"], "objective/score") for entry in runs]):
         look = "Up and to the left is better: more score for less distance."
         found.append(Chart("Score against distance", look, frontiers("frontier", traces)))
     return found
-
-
-def way(stage: Stage) -> Points:
-    """(√KL, score) of every step that has both."""
-    rows = [row for row in stage.rows if "objective/kl" in row and "objective/score" in row]
-    return [(math.sqrt(max(0.0, row["objective/kl"])), row["objective/score"]) for row in rows]
 
 
 def _traces(runs: Sequence[Entry], points: Sequence[Points]) -> list[Trace]:

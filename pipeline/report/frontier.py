@@ -8,10 +8,11 @@ from typing import Any
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.charts import SMOOTH_FROM, Chart, Points, brief, running_mean
-from pipeline.report.load import Run
+from pipeline.report.load import Rows, Run, Stage
 from pipeline.report.svg import COLORS, ROUND, canvas
 from pipeline.report.wording import system_name, turning_point, under
 
+DISTANCE = "√KL (KL in nats per answer)"
 TELLERS = (("reward", "reward model", "objective/score"), ("judge", "judge", "objective/judge"))
 
 
@@ -48,15 +49,25 @@ def frontier(run: Run) -> list[Chart]:
 
 
 def _path(run: Run, who: str, label: str, key: str) -> Path | None:
-    rows = [row for row in run["policy"].rows if "objective/kl" in row and key in row]
+    rows = steps_with(run["policy"], key)
     if not rows:
         return None
-    points = [(distance(row["objective/kl"]), row[key]) for row in rows]
     metrics = run["policy"].metrics
     fitted = [(math.sqrt(kl), score) for kl, score in metrics.get(f"curve.{who}.line", [])]
     steps = [row["step"] for row in rows]
     kept = metrics.get("returned_to")
+    points = way(run["policy"], key)
     return Path(label, who, points, fitted, systems(run, who), steps.index(kept) if kept in steps else len(steps) - 1)
+
+
+def steps_with(stage: Stage, key: str) -> Rows:
+    """The steps of policy optimisation that have both a KL and the score `key`."""
+    return [row for row in stage.rows if "objective/kl" in row and key in row]
+
+
+def way(stage: Stage, key: str) -> Points:
+    """(√KL, score) of every step that has both."""
+    return [(distance(row["objective/kl"]), row[key]) for row in steps_with(stage, key)]
 
 
 def distance(kl: float) -> float:
@@ -103,7 +114,7 @@ def draw(name: str, paths: Sequence[Path]) -> str:
             _mark(axes, path, color, named=place == 0)
         axes.margins(x=0.08, y=0.12)
         axes.set_title("score")
-        axes.set_xlabel("√KL (KL in nats per answer)")
+        axes.set_xlabel(DISTANCE)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1.02), ncols=len(paths))
     return drawing.svg
 

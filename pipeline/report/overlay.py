@@ -1,12 +1,13 @@
 """Curves of several runs in one chart. A number at the end of each line says whose it is, without the colour."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.charts import SMOOTH_FROM, Points, running_mean
+from pipeline.report.frontier import DISTANCE, smooth
 from pipeline.report.svg import COLORS, ROUND, canvas
 from pipeline.report.wording import number
 
@@ -44,23 +45,15 @@ def frontiers(name: str, traces: Sequence[Trace]) -> str:
     with canvas(name, alt) as drawing:
         axes = drawing.axes
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
-        _draw(axes, [_smooth_way(trace) for trace in traces])
+        _draw(axes, [replace(trace, points=smooth(trace.points)) for trace in traces])
         axes.set_title("score")
-        axes.set_xlabel("√KL (KL in nats per answer)")
+        axes.set_xlabel(DISTANCE)
     return drawing.svg
 
 
 def _smooth(trace: Trace) -> Trace:
     points = running_mean(trace.points) if len(trace.points) > SMOOTH_FROM else trace.points
-    return Trace(trace.number, trace.label, trace.color, points)
-
-
-def _smooth_way(trace: Trace) -> Trace:
-    """Both coordinates as running means over steps."""
-    if len(trace.points) <= SMOOTH_FROM:
-        return trace
-    x, y = (running_mean(list(enumerate(values))) for values in zip(*trace.points, strict=True))
-    return Trace(trace.number, trace.label, trace.color, [(a, b) for (_, a), (_, b) in zip(x, y, strict=True)])
+    return replace(trace, points=points)
 
 
 def _draw(axes: Any, traces: Sequence[Trace]) -> None:

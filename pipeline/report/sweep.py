@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.atomic import write_atomically
 from pipeline.report.charts import Chart, Points, brief, percent_axis
-from pipeline.report.frontier import distance, smooth
+from pipeline.report.frontier import DISTANCE, distance, smooth, way
 from pipeline.report.html import fill
 from pipeline.report.load import load
 from pipeline.report.svg import COLORS, PHASES, RAMP, ROUND, canvas
@@ -81,8 +81,7 @@ def tracks(root: Path, sweep: Figures) -> list[Track]:
             color = RAMP[2 + rank * (len(RAMP) - 3) // max(1, len(values) - 1)]
         else:
             color = PHASES[place % len(PHASES)]
-        rows = [row for row in load(folder)["policy"].rows if "objective/kl" in row and key in row]
-        points = [(distance(row["objective/kl"]), row[key]) for row in rows]
+        points = way(load(folder)["policy"], key)
         rate = tuple(figures[f"{WIN}{end}"] for end in ("", "_low", "_high")) if WIN in figures else None
         found.append(Track(label(run["settings"]), color, points, figures.get("evaluate.kl"), rate))  # type: ignore[arg-type]
     return [track for track in found if track.points]
@@ -115,7 +114,7 @@ def scores(sweep: Figures, found: Sequence[Track], png: Path) -> Chart | None:
             axes.annotate(track.label, end, (6, 4), textcoords="offset points", fontsize=9)
         axes.margins(x=0.2, y=0.1)
         axes.set_title("score")
-        axes.set_xlabel("√KL (KL in nats per answer)")
+        axes.set_xlabel(DISTANCE)
     _, teller = TELLERS[sweep["told_by"]]
     look = f"Told by {teller} while training. Dots: where each run ended; dashed: one curve through all their steps."
     return Chart("Score against distance", f"{look} {turning_point('Its', curve)}".strip(), drawing.svg)
@@ -139,7 +138,7 @@ def wins(found: Sequence[Track]) -> Chart | None:
             axes.annotate(label, (x, rate), (6, 4), textcoords="offset points", fontsize=9)
         axes.margins(x=0.2, y=0.1)
         axes.set_title("win rate over SFT")
-        axes.set_xlabel("√KL (KL in nats per answer)")
+        axes.set_xlabel(DISTANCE)
         percent_axis(axes.yaxis)
     look = "Blind comparison on held-out prompts, 95 % intervals. Intervals that overlap show no difference."
     return Chart("Win rate against distance", look, drawing.svg)

@@ -12,7 +12,7 @@ from pipeline.report.wording import (
     STAGE_NAMES,
     count,
     duration,
-    interval,
+    interval_apart,
     local_paths_shortened,
     megabytes,
     number,
@@ -68,9 +68,9 @@ def _rate_card(run: Run, a: str, b: str) -> Card | None:
     pair = compared(run, a, b)
     if pair is None:
         return None
-    value, bounds = interval(pair.rate, pair.low, pair.high).split(" [", 1)
+    value, bounds = interval_apart(pair.rate, pair.low, pair.high)
     name = system_name(a)
-    return Card(f"{name[0].upper()}{name[1:]} beats {system_name(b)}", value, f"[{bounds}")
+    return Card(f"{name[0].upper()}{name[1:]} beats {system_name(b)}", value, bounds)
 
 
 def _accuracy_card(run: Run, prefix: str, label: str) -> Card | None:

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.report.headline import Comparison, comparisons
 from pipeline.report.load import Run
 from pipeline.report.tables import Table
-from pipeline.report.wording import DASH, count, interval, number, percent, system_name
+from pipeline.report.wording import DASH, count, interval, interval_apart, number, percent, system_name, under
 
 VERDICTS = {"better": "better", "worse": "worse", "open": "not shown"}
 HARDLY = 0.05  # share of comparisons on the rarer side of equal length, below which a rate there is an extrapolation
@@ -31,14 +31,14 @@ def win_rates(run: Run) -> Table | None:
 
 
 def _win_row(pair: Comparison, metrics: dict[str, Any], controlled: bool) -> list[str]:
-    rate, bounds = interval(pair.rate, pair.low, pair.high).split(" [", 1)
+    rate, bounds = interval_apart(pair.rate, pair.low, pair.high)
     counts = ", ".join(count(n) for n in (pair.wins, pair.ties, pair.losses))
     label = " vs ".join(system_name(name, metrics.get("best_of")) for name in (pair.a, pair.b))
     key = f"win_rate.{pair.a}_vs_{pair.b}"
     verdict = VERDICTS[pair.verdict]
     if pair.verdict != "open" and metrics.get(f"{key}_p_holm", 0.0) >= 0.05:
         verdict = f"{verdict} by itself"
-    return [label, rate, f"[{bounds}", counts, *([_equal_length(metrics, key)] if controlled else []), verdict]
+    return [label, rate, bounds, counts, *([_equal_length(metrics, key)] if controlled else []), verdict]
 
 
 def _equal_length(metrics: dict[str, Any], key: str) -> str:
@@ -77,8 +77,8 @@ def slices(run: Run) -> Table | None:
         return None
     shown = []
     for row in rows:
-        rate, bounds = interval(row["rate"], row["low"], row["high"]).split(" [", 1)
-        shown.append([f"{row['by']}: {row['slice']}", rate, f"[{bounds}", count(row["n"])])
+        cells = interval_apart(row["rate"], row["low"], row["high"])
+        shown.append([f"{row['by']}: {row['slice']}", *cells, count(row["n"])])
     caption = "Policy over SFT by slice. Of many slices some look good or bad by chance: mind the intervals."
     return Table(caption, ["Slice", "Win rate", "95 % interval", "Prompts"], shown)
 
@@ -105,7 +105,7 @@ def judges(run: Run) -> Table | None:
     names = [match[1] for name in metrics if (match := key.fullmatch(name))]
     if not names:
         return None
-    found = {name: _of_judge(metrics, name) for name in names}
+    found = {name: under(metrics, f"judges.{name}.") for name in names}
     pairs = [pair for one in found.values() for pair in comparisons(one)]
     heads = ["Judge", "Win rate", "95 % interval", "Agrees", "κ", "Consistent", "First place", "Unparsable", "Cost"]
     what = f"{system_name(pairs[0].a)} over {system_name(pairs[0].b)}" if pairs else "without a verdict"
@@ -116,17 +116,11 @@ def judges(run: Run) -> Table | None:
     return Table(caption, heads, [_judge_row(run, name, one) for name, one in found.items()])
 
 
-def _of_judge(metrics: dict[str, Any], name: str) -> dict[str, Any]:
-    start = f"judges.{name}."
-    return {key.removeprefix(start): value for key, value in metrics.items() if key.startswith(start)}
-
-
 def _judge_row(run: Run, name: str, metrics: dict[str, Any]) -> list[str]:
     config = ((run.config.get("evaluate") or {}).get("judges") or {}).get(name) or {}
     rate, bounds = DASH, DASH
     if pairs := comparisons(metrics):
-        rate, rest = interval(pairs[0].rate, pairs[0].low, pairs[0].high).split(" [", 1)
-        bounds = f"[{rest}"
+        rate, bounds = interval_apart(pairs[0].rate, pairs[0].low, pairs[0].high)
     return [
         f"{name} ({config['kind']})" if "kind" in config else name,
         rate,

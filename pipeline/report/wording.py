@@ -37,6 +37,12 @@ def interval(rate: float, low: float, high: float, digits: int = 0) -> str:
     return f"{percent(rate, digits)} [{number(100 * low, digits)},{NARROW}{number(100 * high, digits)}]"
 
 
+def interval_apart(rate: float, low: float, high: float, digits: int = 0) -> tuple[str, str]:
+    """The same in two cells: "78 %" and "[71, 84]"."""
+    shown, bounds = interval(rate, low, high, digits).split(" [", 1)
+    return shown, f"[{bounds}"
+
+
 def turning_point(whose: str, curve: Mapping[str, Any]) -> str:
     """Where a fitted curve of score against distance turns down, and what it doesn't show; "" where there is none."""
     peak = [f"it peaks at KL {number(curve['peak_kl'], 1)}"] if curve.get("peak_inside") else []

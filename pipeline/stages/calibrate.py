@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipeline.config import Config, ConfigError
 from pipeline.data.loaders import load
-from pipeline.data.rows import DataError
 from pipeline.data.schema import Preference
 from pipeline.evaluation.judge_calibration import Pair, calibrate
 from pipeline.evaluation.judges.protocol import Answer, ByScore, Judge
@@ -16,9 +15,9 @@ from pipeline.lm.backbone import Backbone
 from pipeline.lm.chat import ChatFormat
 from pipeline.progress import bar
 from pipeline.rundir import RunDir
-from pipeline.stages.inputs import load_backbone, open_run, read
-from pipeline.stages.judges import build_judge, own_judge
-from pipeline.stages.reward import split_pairs
+from pipeline.stages.inputs import load_backbone, open_run
+from pipeline.stages.judges import build_judge, headline_judge, own_judge
+from pipeline.stages.reward import trained_prompts
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def calibrate_judge(
     """
     config, run_dir = open_run(run_path, overrides)
     own = list(run_dir.require("reward").artifacts)
-    name = name or ("judge" if "judge" in own else "reward")
+    name = name or headline_judge(run_dir)
     if name not in own and name not in config.evaluate.judges:
         raise ConfigError(f"--judge {name!r}: this run has {', '.join([*own, *config.evaluate.judges])}")
     loaded = load(
@@ -101,11 +100,5 @@ def _trained_on(config: Config, name: str, kind: str, rows: Sequence[Preference]
     """Rows whose prompt a reward model of this run has seen with its label."""
     if name in config.evaluate.judges and kind != "ensemble":
         return None
-    try:
-        pairs = read(config, config.reward.data, "preferences").rows
-    except DataError:  # moved since: the judge can be asked all the same
-        return None
-    part = "reward" if name == "reward" else "judge"
-    parts = split_pairs(pairs, config.reward, config.seed)
-    seen = {row.key for row in [*parts[part], *parts[f"{part}_validation"]]}
-    return sum(row.key in seen for row in rows)
+    seen = trained_prompts(config, name)
+    return None if seen is None else sum(row.key in seen for row in rows)

@@ -24,7 +24,7 @@ from pipeline.rl.kl import kl_k1, kl_k3
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.answering import Asked, Groups, answers_from, best_of, restore_systems, sample, systems_of
 from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
-from pipeline.stages.judges import build_judges
+from pipeline.stages.judges import build_judges, headline_judge
 from pipeline.stages.verdicts import (
     ByPair,
     ask_judges,
@@ -114,8 +114,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
 def load_roles(config: Config, run_dir: RunDir) -> tuple[Backbone, str]:
     """The base with everybody who answers or judges, and the name of the run's own judge."""
     backbone = load_backbone(config)
-    trained = run_dir.require("reward").artifacts
-    judge = "judge" if "judge" in trained else "reward"
+    judge = headline_judge(run_dir)
     for stage, name in (("sft", "sft"), ("policy", "policy"), ("reward", "reward"), ("reward", judge)):
         if name not in backbone.adapters:
             backbone.restore(name, run_dir.artifact(stage, name))

@@ -83,6 +83,11 @@ def build_judges(config: Config, run_dir: RunDir, backbone: Backbone) -> dict[st
     return {name: build_judge(config, name, run_dir, backbone) for name in config.evaluate.judges}
 
 
+def headline_judge(run_dir: RunDir) -> str:
+    """The run's own judge: the held-out one, or the reward model itself where none was trained."""
+    return "judge" if "judge" in run_dir.require("reward").artifacts else "reward"
+
+
 def own_judge(
     run_dir: RunDir, backbone: Backbone, name: str, *, batch_size: int, progress: Progress
 ) -> RewardModelScorer:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, ConfigError, RewardConfig
+from pipeline.data.rows import DataError
 from pipeline.data.splits import split_by_prompt
 from pipeline.evaluation.reward_card import (
     Array,
@@ -88,6 +89,18 @@ def split_pairs(rows: Sequence[Any], cfg: RewardConfig, seed: int) -> dict[str, 
     positive = {name: share for name, share in shares.items() if share > 0}
     parts = split_by_prompt(list(rows), positive, seed=seed)
     return {name: parts.get(name, []) for name in ["test", *shares]}
+
+
+def trained_prompts(config: Config, name: str) -> set[str] | None:
+    """Keys of the prompts whose pairs `reward` or one of the judges has learned from or been chosen by; None where the
+    training data isn't there any more."""
+    try:
+        rows = read(config, config.reward.data, "preferences").rows
+    except DataError:
+        return None
+    part = "reward" if name == "reward" else "judge"  # all judges learn from the same pairs
+    parts = split_pairs(rows, config.reward, config.seed)
+    return {row.key for use in (part, f"{part}_validation") for row in parts.get(use, [])}
 
 
 def train(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.config import Config, DataConfig
-from pipeline.data.rows import BadRows, DataError
+from pipeline.data.rows import BadRows
 from pipeline.data.schema import Preference, prompt_text
 from pipeline.evaluation.reward_card import CardError, ScoredPairs, agreement, card, hardest
 from pipeline.lm.backbone import Backbone
@@ -20,7 +20,7 @@ from pipeline.rundir import RunDir
 from pipeline.stages.best_of_n import curves
 from pipeline.stages.chain import stage_fingerprint
 from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, open_run, read
-from pipeline.stages.reward import COMPARED, batch_error, score_pairs, scored_pairs, split_pairs
+from pipeline.stages.reward import COMPARED, batch_error, score_pairs, scored_pairs, split_pairs, trained_prompts
 
 SUBSETS = ("subset", "category", "failure")  # columns that name a part of the data, the most usual first
 SHOWN = 10  # of the hardest errors
@@ -116,11 +116,9 @@ def _file_rows(config: Config, data: str, adapter: str, limit: int | None, split
     """Pairs of a file without bad ones, and the share of them whose prompt was trained on, where that is known."""
     section = DataConfig(source=data, split=split, limit=limit, on_bad_row="skip", system=config.reward.data.system)
     source = read(config, section, "preferences")
-    try:
-        own = split_pairs(read(config, config.reward.data, "preferences").rows, config.reward, config.seed)
-    except DataError:
-        return source, {"data": data}  # the training data isn't here
-    known = {row.key for part in (adapter, f"{adapter}_validation") for row in own.get(part, [])}
+    known = trained_prompts(config, adapter)
+    if known is None:
+        return source, {"data": data}
     return source, {"data": data, "seen_prompts": float(np.mean([row.key in known for row in source.rows]))}
 
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.report.card_wording import Figures, headline, notes, scorers, subset_names, turning_points
+from pipeline.terminal.blocks import blocks
 
-BLOCKS = " ▁▂▃▄▅▆▇█"
 ERRORS = 3  # shown; the page has more
 EXCERPT = 200  # characters
 
@@ -93,12 +93,6 @@ def _scores(figures: Figures) -> Table:
     for name in ("chosen", "rejected"):
         table.add_row(name, blocks(figures[f"{name}_counts"]))
     return table
-
-
-def blocks(counts: Sequence[int]) -> str:
-    """Counts as a line of blocks; what isn't empty is at least the lowest block."""
-    top = max(counts)
-    return "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // top)] for count in counts)
 
 
 def _error(error: Mapping[str, Any]) -> Text:

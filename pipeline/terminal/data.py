@@ -13,8 +13,8 @@ from rich.text import Text
 
 from pipeline.lm.chat import ChatFormat, Encoded
 from pipeline.stages.doctor import BINS, Diagnosis, Examined, longer_wins, quantiles
+from pipeline.terminal.blocks import blocks
 
-BLOCKS = " ▁▂▃▄▅▆▇█"
 EXAMPLES = 3
 PREVIEW = 400  # tokens of the conversation that is shown
 
@@ -79,8 +79,7 @@ def _lengths(sections: Sequence[Examined]) -> Table:
 def histogram(values: np.ndarray, bins: int = BINS) -> str:
     """Counts from 0 to the largest value, as a line of blocks; what isn't empty is at least the lowest block."""
     counts, _ = np.histogram(values, bins=bins, range=(0, int(values.max()) + 1))
-    heights = np.ceil(counts / counts.max() * (len(BLOCKS) - 1)).astype(int)
-    return "".join(BLOCKS[height] for height in heights)
+    return blocks(counts.tolist())
 
 
 def conversation(chat: ChatFormat, encoded: Encoded) -> Text:
