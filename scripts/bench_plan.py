@@ -34,7 +34,7 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "RLOO": ["policy.algorithm=rloo"],
 }
-ROWS = 64
+ROWS = 40
 
 
 def main() -> None:

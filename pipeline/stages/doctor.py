@@ -141,10 +141,10 @@ def whole(lengths: dict[str, np.ndarray]) -> np.ndarray:
     return lengths["prompt"] + (np.maximum.reduce(answers) if answers else 0)  # type: ignore[no-any-return]
 
 
-def lengths_of(config: Config) -> dict[str, np.ndarray]:
-    """Tokens of each section's rows, prompt and longest answer together."""
+def lengths_of(config: Config) -> dict[str, dict[str, np.ndarray]]:
+    """Tokens of each section's rows, by part: prompt, and answer or chosen and rejected."""
     chat = chat_of(config)
-    return {name: whole(measure(config, chat, name, config.logging.progress)[1]) for name in KINDS}
+    return {name: measure(config, chat, name, config.logging.progress)[1] for name in KINDS}
 
 
 def token_lengths(chat: ChatFormat, rows: Sequence[Row]) -> dict[str, list[int]]:

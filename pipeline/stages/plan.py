@@ -2,7 +2,8 @@
 
 A prediction is the sum of what lives through a stage (libraries, base, adapters, optimiser) and of the larger of what
 its phases need (sampling: the decoder's copy, keys and values; training: activations, logits). It takes every sequence
-to be as long as the limits allow, or as the data's longest.
+to be as long as the limits allow, or as the data's longest. A prompt that several answers share counts once where the
+backbone packs them.
 """
 
 import math
@@ -11,16 +12,20 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
-from pipeline.config import Config, parse_config
+from pipeline.config import Config, OptimizerName, parse_config
 from pipeline.lm.footprint import ADAPTER, Footprint
 from pipeline.lm.options import choose_device, choose_dtype
 from pipeline.lm.sources import ModelError, resolve
-from pipeline.stages.doctor import lengths_of
+from pipeline.stages.doctor import lengths_of, whole
 
-SCATTER = 1.1  # what is allocated and freed leaves holes
+# What is allocated and freed leaves holes: more where sizes vary than in caches of one size. Measured
+# with scripts/bench_plan.py; a GPU's allocator keeps blocks of like sizes together.
+SCATTER = {"training": 1.45, "sampling": 1.05, "judging": 1.05}
+GPU_SCATTER = 1.1
 
 
 @cache
@@ -31,10 +36,11 @@ def libraries() -> float:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of the longest prompt and the longest whole sequence, by stage."""
+    """Tokens of the longest prompt and the longest whole sequence, by stage; of rows that learn side by side, the mean
+    of the longest."""
 
-    sft: int
-    pair: int  # of a chosen or rejected answer with its prompt
+    sft: float
+    pair: float  # of a chosen and a rejected answer with their prompt, as often as it is computed
     prompt: int
     evaluated: int
     kept: float = math.inf  # tokens of all training rows of a supervised stage, of which states may be kept
@@ -47,16 +53,20 @@ class StagePlan:
     stage: str
     stays: dict[str, float]
     phases: dict[str, dict[str, float]]
+    gpu: bool = False
 
     @property
     def peak(self) -> float:
         """Bytes."""
-        return sum(self.stays.values()) + SCATTER * max(sum(phase.values()) for phase in self.phases.values())
+        return sum(self.stays.values()) + self._at_work(self.largest)
 
     @property
     def largest(self) -> str:
         """The phase with the peak."""
-        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+        return max(self.phases, key=self._at_work)
+
+    def _at_work(self, phase: str) -> float:
+        return (GPU_SCATTER if self.gpu else SCATTER[phase]) * sum(self.phases[phase].values())
 
 
 def plan(config: Config, longest: Lengths | None = None) -> list[StagePlan]:
@@ -74,7 +84,7 @@ def footprint(config: Config) -> Footprint:
     source = resolve(model.name, sha256=model.sha256, cache_dir=model.cache_dir)
     try:
         return Footprint.of(
-            source, config.lora.model_dump(), fast=model.fast, trust_remote_code=model.trust_remote_code
+            source, config.model_dump()["lora"], fast=model.fast, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ConnectionError) as error:
         raise ModelError(f"model.name {model.name!r}: its configuration can't be read: {error}") from None
@@ -84,22 +94,34 @@ def limits(config: Config) -> Lengths:
     """What the config allows."""
     new = config.policy.sampling.max_new_tokens
     prompt = config.policy.max_prompt_length
-    return Lengths(config.sft.max_length, config.reward.max_length, prompt, prompt + new)
+    return Lengths(config.sft.max_length, 2 * config.reward.max_length, prompt, prompt + new)
 
 
 def measured(config: Config) -> Lengths:
     """What the data's longest rows have, within the limits."""
-    top = limits(config)
     found = lengths_of(config)
-    sft, pair, prompt, evaluated = (max(found[name], default=0) for name in ("sft", "reward", "policy", "evaluate"))
+    sft = whole(found["sft"]).clip(max=config.sft.max_length)
+    pair = pairs(found["reward"], config.reward.max_length, packed=footprint(config).fused)
     sampling = config.evaluate.sampling or config.policy.sampling
     return Lengths(
-        min(top.sft, sft),
-        min(top.pair, pair),
-        min(top.prompt, prompt),
-        evaluated + sampling.max_new_tokens,
-        float(max(found["sft"].sum(), 2 * found["reward"].sum())),
+        longest(sft, config.sft.microbatch_size),
+        longest(pair, config.reward.microbatch_size),
+        min(config.policy.max_prompt_length, int(whole(found["policy"]).max(initial=0))),
+        int(whole(found["evaluate"]).max(initial=0)) + sampling.max_new_tokens,
+        float(max(sft.sum(), pair.sum())),
     )
+
+
+def longest(tokens: np.ndarray, rows: int) -> float:
+    """Mean of the `rows` longest: no microbatch has more tokens than that many times it."""
+    return float(np.sort(tokens)[-rows:].mean()) if len(tokens) else 0.0
+
+
+def pairs(tokens: Mapping[str, np.ndarray], limit: int, *, packed: bool) -> np.ndarray:
+    """Tokens computed for each pair: both answers cut to `limit` with their prompt, which packed pairs share."""
+    answers = [(tokens["prompt"] + tokens[side]).clip(max=limit) for side in ("chosen", "rejected")]
+    shared = np.minimum.reduce([tokens["prompt"], *answers]) if packed else 0
+    return sum(answers) - shared  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -117,21 +139,24 @@ class Planner:
         cfg = self.config.sft
         return StagePlan(
             "sft",
-            self._stays(roles=1, trained=1, remembers=True),
+            self._stays(roles=1, learns=self._learns(1, cfg.optimizer), remembers=True),
             {"training": self._training(min(cfg.microbatch_size, cfg.batch_size) * self.longest.sft)},
+            self.gpu,
         )
 
     def reward(self) -> StagePlan:
         """SFT, reward model and judges on one base; answers are sampled first, which say what a score of 0 is."""
         cfg = self.config.reward
-        tokens = 2 * min(cfg.microbatch_size, cfg.batch_size) * self.longest.pair
-        rows = min(48, cfg.calibration_samples)
-        training = self._training(tokens)
+        training = self._training(min(cfg.microbatch_size, cfg.batch_size) * self.longest.pair)
         training["logits"] = 0.0
+        stays = self._stays(roles=2 + len(cfg.judge_names), learns=self._learns(1, cfg.optimizer), remembers=True)
+        training |= {name: stays.pop(name) for name in ("optimiser", "kept states")}  # sampled before anything learns
+        rows = min(48, cfg.calibration_samples)
         return StagePlan(
             "reward",
-            self._stays(roles=2 + len(cfg.judge_names), trained=1, remembers=True),
+            stays,
             {"sampling": self._sampling(rows, rows, self.longest.prompt), "training": training},
+            self.gpu,
         )
 
     def policy(self) -> StagePlan:
@@ -140,14 +165,16 @@ class Planner:
         critic = cfg.needs_critic and cfg.critic == "adapter"
         rows = cfg.prompts_per_step * cfg.group_size
         micro = min(cfg.microbatch_size, cfg.minibatch_size, rows)
-        tokens = micro * (self.longest.prompt + cfg.sampling.max_new_tokens)
+        prompts = math.ceil(micro / cfg.group_size) if self.size.fused else micro
+        tokens = prompts * self.longest.prompt + micro * cfg.sampling.max_new_tokens
         training = self._training(tokens * (2 if critic else 1))
         training["logits"] = self.size.logits(micro * cfg.sampling.max_new_tokens, gpu=self.gpu)
         roles = 3 + bool(self.config.reward.judge) + critic
         return StagePlan(
             "policy",
-            self._stays(roles=roles, trained=1 + critic, remembers=False),
+            self._stays(roles=roles, learns=self._learns(1 + critic, cfg.optimizer), remembers=False),
             {"sampling": self._sampling(cfg.prompts_per_step, rows, self.longest.prompt), "training": training},
+            self.gpu,
         )
 
     def evaluate(self) -> StagePlan:
@@ -160,28 +187,33 @@ class Planner:
             judges = min(judges, 1)
         return StagePlan(
             "evaluate",
-            self._stays(roles=3 + judges, trained=0, remembers=False),
+            self._stays(roles=3 + judges, learns=0.0, remembers=False),
             {
                 "sampling": self._sampling(cfg.batch_size, cfg.batch_size, prompt, sampling.max_new_tokens),
                 "judging": {"activations": self.size.passing(cfg.batch_size // 2 * self.longest.evaluated, self.width)},
             },
+            self.gpu,
         )
 
-    def _stays(self, *, roles: int, trained: int, remembers: bool) -> dict[str, float]:
-        adapter = self.size.adapter * ADAPTER
+    def _stays(self, *, roles: int, learns: float, remembers: bool) -> dict[str, float]:
+        role = self.size.role(self.width)
         boundary = 0.0
-        if remembers and self.size.adapted < self.size.layers:
+        if remembers and self.config.lora is not None and self.size.adapted < self.size.layers:
             boundary = min(self.config.lora.states_mb * 2.0**20, self.longest.kept * self.size.hidden * self.width)
         return {
             "libraries": 0.0 if self.gpu else libraries(),
             "base": self.size.base(self.width, self.config.model.quantization),
-            "adapters": roles * adapter,
-            # Gradient, Adam's two moments, the best weights so far.
-            "optimiser": 4.0 * trained * adapter,
+            "roles" if self.size.whole else "adapters": roles * role,
+            "optimiser": learns,
             "kept states": boundary,
         }
 
-    def _training(self, tokens: int) -> dict[str, float]:
+    def _learns(self, roles: int, optimizer: OptimizerName) -> float:
+        """Bytes of what learning keeps of some roles: gradient, best weights so far, Adam's two moments."""
+        moments = 2 * self.size.role(self.width) if optimizer == "adamw" else 2.0 * self.size.adapter
+        return roles * (2 * self.size.role(self.width) + moments)
+
+    def _training(self, tokens: float) -> dict[str, float]:
         checkpointing = self.config.model.gradient_checkpointing
         return {
             "activations": self.size.kept(tokens, self.width, checkpointing=checkpointing)

@@ -8,6 +8,7 @@ import torch
 
 from pipeline.config import FitConfig
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.generate import give_back
 from pipeline.lm.reward import RewardModel
 from pipeline.rl.gradients import clear_gradients
 from pipeline.rundir import RunError
@@ -48,6 +49,7 @@ def prove_fit(stage: str, task: Task, parameters: Sequence[Any], cfg: FitConfig)
     with fits(stage):
         task.loss(longest).backward()  # type: ignore[no-untyped-call]
     clear_gradients(parameters)
+    give_back()
 
 
 def prove_policy(learner: Learner, prompts: Sequence[list[int]]) -> None:
