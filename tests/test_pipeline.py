@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from pipeline.cli import main
 from pipeline.rundir import STAGES, RunDir, read_jsonl, summary
@@ -231,3 +232,23 @@ def test_a_closed_gate_stops_the_run_and_its_name_opens_it(
     assert code == 0
     assert (folder / "reward" / "result.json").read_bytes() == before
     assert "passed over (gates.skip)" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+# ---- every weight instead of adapters -----------------------------------------------------------------------
+
+
+def test_without_lora_every_role_is_a_whole_model(cache: Path, tmp_path: Path, run: RunDir) -> None:
+    full = align(tmp_path / "full", cache, "lora=null")
+    folders = [full.artifact(*where) for where in (("sft", "sft"), ("reward", "reward"), ("policy", "policy"))]
+    sizes = [AutoModelForCausalLM.from_pretrained(folder).num_parameters() for folder in folders]
+    assert sizes[0] == full.require("sft").metrics["trainable_parameters"]
+    head = full.require("reward").metrics["trainable_parameters"] - sizes[1]
+    assert head == 33  # hidden size 32, and a bias
+    assert full.require("policy").metrics["kl_first"] == 0 == run.require("policy").metrics["kl_first"]
+    assert full.require("sft").metrics["trainable_parameters"] > run.require("sft").metrics["trainable_parameters"]
+
+
+def test_a_quantised_base_cannot_learn(run_align: Align, at_root: Path) -> None:
+    code, _, err = run_align("config", "configs/smoke.yaml", "lora=null", "model.quantization=4bit")
+    assert code == 2
+    assert "model.quantization: none" in err

@@ -16,6 +16,7 @@ from pipeline.config.agents import (
     ReinforceConfig,
     TabularConfig,
 )
+from pipeline.config.base import OptimizerName
 from pipeline.config.data import DataConfig
 from pipeline.config.evaluation import EvaluateConfig, OtherSystem
 from pipeline.config.grid import Grid, Point, load_grid
@@ -76,6 +77,7 @@ __all__ = [
     "LoraSection",
     "ModelConfig",
     "OnPolicyConfig",
+    "OptimizerName",
     "OtherSystem",
     "Point",
     "PolicyConfig",

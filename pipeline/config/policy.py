@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
+from pipeline.config.base import Fraction, NonNegative, OptimizerName, Positive, Rate, Section
 from pipeline.config.data import DataConfig
 
 
@@ -55,6 +55,7 @@ class PolicyConfig(Section):
     microbatch_size: Positive = 8
     learning_rate: Rate = 3e-4
     critic_learning_rate: Rate = 3e-4
+    optimizer: OptimizerName = Field("adamw", description="8bit: moments in a quarter of the memory; paged: on a GPU")
     critic_warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="first steps that train the critic only")
     schedule: Literal["constant", "linear"] = "linear"
     warmup_steps: Annotated[int, Field(ge=0)] = 2

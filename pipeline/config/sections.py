@@ -85,7 +85,9 @@ class Config(Section):
     run_dir: str | None = Field(None, description="default runs/<the config file's name>")
     data_dir: str = Field(".", description="where relative data files are looked for after the working directory")
     model: ModelConfig
-    lora: LoraSection = LoraSection()
+    lora: LoraSection | None = Field(
+        LoraSection(), description="the adapters; null = full fine-tuning, every role a whole model of its own"
+    )
     sft: SftConfig
     reward: RewardConfig
     policy: PolicyConfig
@@ -93,6 +95,17 @@ class Config(Section):
     gates: GatesConfig = GatesConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _whole_models_can_learn(self) -> "Config":
+        if self.lora is None and self.model.quantization != "none":
+            raise ValueError(
+                f"lora: null trains every weight, but a base in {self.model.quantization} can't learn; "
+                "set model.quantization: none, or give lora a section"
+            )
+        if self.lora is None and self.policy.sampler == "vllm":
+            raise ValueError("policy.sampler vllm takes the policy as an adapter; it needs a lora section")
+        return self
 
     @model_validator(mode="after")
     def _ensembles_have_members(self) -> "Config":

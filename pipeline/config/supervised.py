@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
+from pipeline.config.base import Fraction, NonNegative, OptimizerName, Positive, Rate, Section
 from pipeline.config.data import DataConfig
 
 
@@ -15,6 +15,7 @@ class FitConfig(Section):
     validation: Fraction = Field(0.1, description="share of the prompts held out to choose the best epoch")
     epochs: Positive = 3
     learning_rate: Rate = 3e-4
+    optimizer: OptimizerName = Field("adamw", description="8bit: moments in a quarter of the memory; paged: on a GPU")
     warmup_fraction: Fraction = 0.1
     weight_decay: NonNegative = 0.0
     batch_size: Positive = 8

@@ -1,6 +1,7 @@
-"""One frozen base model; every role is a named LoRA adapter on it, with a scalar head where it scores.
+"""One frozen base model; every role is a named LoRA adapter on it (or a whole model of its own), with a scalar head
+where it scores.
 
-`states` is the way in: it runs the trunk under a named adapter (or none) over packed sequences. `hidden` is its plain
+`states` is the way in: it runs the trunk under a named role (or none) over packed sequences. `hidden` is its plain
 twin over right-padded ids, where padding stands after the real tokens and attention is causal, so that it can't reach
 them and no attention mask is needed.
 """
@@ -17,24 +18,25 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
-from pipeline.lm.adapters import Adapters
+from pipeline.lm.adapters import AdapterWeights
 from pipeline.lm.chat import ChatFormat
 from pipeline.lm.fused import fuse_layers
 from pipeline.lm.logprobs import TokenStats, head_logits, token_logprobs
 from pipeline.lm.options import (
-    adapted_layers,
     choose_device,
     choose_dtype,
     disable_dropout,
-    linear_names,
     load_chat,
+    lora_config,
     quantization_config,
     unreachable,
 )
 from pipeline.lm.packing import Packing, States, enable
+from pipeline.lm.roles import Roles
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.lm.state_memory import StateMemory
 from pipeline.lm.trunk import LowerTrunk
+from pipeline.lm.whole import WholeWeights
 
 
 class Backbone(nn.Module):
@@ -46,7 +48,7 @@ class Backbone(nn.Module):
         chat: ChatFormat,
         *,
         source: str,
-        lora: LoraConfig,
+        lora: LoraConfig | None,
         fast: bool = True,
         states_mb: int = 512,
         states_dir: str | None = None,
@@ -54,16 +56,16 @@ class Backbone(nn.Module):
         super().__init__()
         base.requires_grad_(False)
         disable_dropout(base)
-        if fast:
+        if fast and lora is not None:  # fused layers train no base weight
             fuse_layers(base.base_model)
-        self.chat, self.source, self.fast = chat, source, fast
+        self.chat, self.source, self.fast, self.lora = chat, source, fast, lora
         self._base = base
-        self.adapters = Adapters(base, lora, fused=fast)
+        self.adapters = Roles(base, WholeWeights(base) if lora is None else AdapterWeights(base, lora, fused=fast))
         self.heads = self.adapters.heads
         self.packs = fast and enable(base)
         self._checkpointed: list[nn.Module] = []  # layers that recompute their activations
         self.lower: LowerTrunk | None = None
-        adapted: Any = lora.layers_to_transform
+        adapted: Any = None if lora is None else lora.layers_to_transform
         first = 0 if adapted is None else min(adapted)
         if first > 0 and self.packs and LowerTrunk.supports(self.trunk):
             self.lower = LowerTrunk(self.trunk, first, StateMemory(states_mb * 2**20, states_dir))
@@ -73,7 +75,7 @@ class Backbone(nn.Module):
         cls,
         name: str,
         *,
-        lora: Mapping[str, Any],
+        lora: Mapping[str, Any] | None,
         device: str = "auto",
         dtype: str = "auto",
         matmul: str = "highest",
@@ -85,7 +87,8 @@ class Backbone(nn.Module):
         gradient_checkpointing: bool = False,
         fast: bool = True,
     ) -> "Backbone":
-        """Load the base once. `lora` has the keys of config.LoraSection; `matmul` holds for the whole process.
+        """Load the base once. `lora` has the keys of config.LoraSection; None gives every role all weights of its own.
+        `matmul` holds for the whole process.
 
         Raises:
             ModelError: not found, hub unreachable, device absent, architecture whose head can't be reproduced.
@@ -105,22 +108,13 @@ class Backbone(nn.Module):
             base: Any = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         except (OSError, ConnectionError) as error:
             raise ModelError(unreachable(name, error)) from None
-        layers = adapted_layers(lora["layers"], base.config.num_hidden_layers)
-        config = LoraConfig(
-            r=lora["r"],
-            lora_alpha=lora["alpha"],
-            lora_dropout=lora["dropout"],
-            target_modules=lora["targets"] if layers is None else linear_names(base, lora["targets"]),
-            layers_to_transform=layers,
-            task_type="CAUSAL_LM",
-        )
         backbone = cls(
             base if quantization != "none" else base.to(where),
             chat,
             source=name,
-            lora=config,
+            lora=None if lora is None else lora_config(base, lora),
             fast=fast,
-            **{key: lora[key] for key in ("states_mb", "states_dir") if key in lora},
+            **{key: value for key, value in (lora or {}).items() if key in ("states_mb", "states_dir")},
         )
         if gradient_checkpointing:
             backbone.checkpoint_activations()
@@ -185,10 +179,11 @@ class Backbone(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
+        """[V,D] of the active role: the base's, unless roles are whole models."""
         return self._base.get_output_embeddings().weight  # type: ignore[no-any-return, operator, union-attr]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits in fp32 for a few positions [...,D]; for many, use `token_logprobs`."""
+        """Next-token logits of the active role in fp32, for a few positions [...,D]; for many, use `logprobs`."""
         logits = head_logits(hidden, self.head_weight)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap is not None else logits
 
@@ -197,12 +192,21 @@ class Backbone(nn.Module):
         return getattr(self.config, "final_logit_softcapping", None)
 
     def logprobs(
-        self, hidden: Tensor, targets: Tensor, *, temperature: float = 1.0, entropy_gradient: bool = False
+        self,
+        name: str | None,
+        hidden: Tensor,
+        targets: Tensor,
+        *,
+        temperature: float = 1.0,
+        entropy_gradient: bool = False,
     ) -> TokenStats:
-        """log π of `targets` [N] at hidden states [N,D], in chunks."""
+        """log π of `targets` [N] under `name` at its hidden states [N,D], in chunks."""
+        # An adapter leaves the head as it is; only a whole role has one of its own, and that costs a switch.
+        with self.adapters.using(name) if self.lora is None else contextlib.nullcontext():
+            weight = self.head_weight
         return token_logprobs(
             hidden,
-            self.head_weight,
+            weight,
             targets,
             temperature=temperature,
             softcap=self.softcap,

@@ -26,11 +26,12 @@ class Footprint:
     Attributes:
         parameters: of the base, a shared embedding and head once.
         linear: those of the layers' linear maps, which quantisation shrinks.
-        adapter: those of one role's adapter.
+        adapter: those of one role's adapter, or of a whole model where roles are that.
         layers, adapted: how many there are, and how many stand at or above the first with an adapter.
         hidden, inner, queries, keys, vocabulary: widths of the residual stream, the MLP, all query heads, all key
             heads (as of the values), and the output.
         fused: whether the fast path knows the layer.
+        whole: every role has all weights of its own.
     """
 
     parameters: int
@@ -44,42 +45,44 @@ class Footprint:
     keys: int
     vocabulary: int
     fused: bool
+    whole: bool = False
 
     @classmethod
     def of(
-        cls, source: str, lora: Mapping[str, Any], *, fast: bool = True, trust_remote_code: bool = False
+        cls, source: str, lora: Mapping[str, Any] | None, *, fast: bool = True, trust_remote_code: bool = False
     ) -> "Footprint":
-        """Of a folder or hub id; `lora` has the keys of config.LoraSection."""
+        """Of a folder or hub id; `lora` has the keys of config.LoraSection, or is None for whole roles."""
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             base: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         count = config.num_hidden_layers
-        chosen = adapted_layers(lora["layers"], count) or list(range(count))
-        targets = linear_names(base, lora["targets"])
         head = base.get_output_embeddings()
-        linear = adapter = 0
-        for name, module in base.named_modules():
-            if not isinstance(module, (nn.Linear, Conv1D)) or module is head:
-                continue
-            linear += module.weight.numel()
-            index = re.search(r"\.(\d+)\.", name)
-            if _targeted(name, targets) and (index is None or int(index[1]) in chosen):
-                adapter += lora["r"] * sum(module.weight.shape)
+        linear = {
+            name: module.weight
+            for name, module in base.named_modules()
+            if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+        }
+        parameters = sum(parameter.numel() for parameter in base.parameters())
         heads = config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
         return cls(
-            parameters=sum(parameter.numel() for parameter in base.parameters()),
-            linear=linear,
-            adapter=adapter,
+            parameters=parameters,
+            linear=sum(weight.numel() for weight in linear.values()),
+            adapter=parameters if lora is None else _adapter(base, linear, lora, count),
             layers=count,
-            adapted=count - min(chosen),
+            adapted=count - min((lora and adapted_layers(lora["layers"], count)) or [0]),
             hidden=config.hidden_size,
             inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
             queries=heads * width,
             keys=(getattr(config, "num_key_value_heads", None) or heads) * width,
             vocabulary=config.vocab_size,
             fused=fast and in_family(config),
+            whole=lora is None,
         )
+
+    def role(self, width: int) -> float:
+        """Bytes of one role's weights, its base's at `width` bytes a weight."""
+        return float(self.adapter * (width if self.whole else ADAPTER))
 
     def base(self, width: int, quantization: str) -> float:
         """Bytes of the frozen base at `width` bytes a weight."""
@@ -87,14 +90,14 @@ class Footprint:
             return float(self.parameters * width)
         return self.linear * QUANTISED[quantization] + (self.parameters - self.linear) * width
 
-    def kept(self, tokens: int, width: int, *, checkpointing: bool = False) -> float:
+    def kept(self, tokens: float, width: int, *, checkpointing: bool = False) -> float:
         """Bytes that a pass with gradient keeps of `tokens`, from the first adapter upwards."""
         layer = self.passing(tokens, width)
         if checkpointing:
             return tokens * self.hidden * width * self.adapted + layer
         return layer * self.adapted
 
-    def passing(self, tokens: int, width: int) -> float:
+    def passing(self, tokens: float, width: int) -> float:
         """Bytes that one layer keeps of its tokens for the backward pass; so much is also at work in a pass without
         gradient, and in a backward pass besides what is kept.
 
@@ -103,7 +106,7 @@ class Footprint:
         layers keep the norms' intermediates and the activation's besides.
         """
         floats = 4 * self.hidden + 3 * self.queries + 2 * self.keys + 3 * self.inner
-        if not self.fused:
+        if not self.fused or self.whole:
             floats += 6 * self.hidden + self.queries + 2 * self.inner
         return float(floats * tokens * width)
 
@@ -115,9 +118,21 @@ class Footprint:
         """Bytes of the decoder's copy of the weights, adapter folded in, head included."""
         return float((self.linear + self.vocabulary * self.hidden) * width) if self.fused else 0.0
 
-    def logits(self, tokens: int, *, gpu: bool = False) -> float:
+    def logits(self, tokens: float, *, gpu: bool = False) -> float:
         """Bytes of the logits at work, in fp32: they, their softmax and one more."""
         return 3.0 * 4 * self.vocabulary * min(tokens, GPU_CHUNK if gpu else CHUNK)
+
+
+def _adapter(base: Any, linear: Mapping[str, torch.Tensor], lora: Mapping[str, Any], count: int) -> int:
+    """Weights of an adapter on a base of `count` layers: r·(in + out) of each linear map that it changes."""
+    chosen = adapted_layers(lora["layers"], count) or list(range(count))
+    targets = linear_names(base, lora["targets"])
+    total = 0
+    for name, weight in linear.items():
+        index = re.search(r"\.(\d+)\.", name)
+        if _targeted(name, targets) and (index is None or int(index[1]) in chosen):
+            total += lora["r"] * sum(weight.shape)
+    return total
 
 
 def _targeted(name: str, targets: str | list[str]) -> bool:

@@ -3,13 +3,16 @@
 For hidden states h [N,D] and the head's weight W [V,D] at temperature τ: logits z = hWᵀ/τ,
 log π(a) = z_a − logsumexp(z). Each token's log-probability depends on its own hidden state only, with
 ∂log π(a)/∂h = (W_a − πW)/τ. So the forward pass walks over chunks of tokens, keeps that one vector per token when a
-gradient will be wanted, and drops the logits: the same multiplications as usual, no logits kept or rebuilt.
+gradient will be wanted, and drops the logits: the same multiplications as usual, no logits kept or rebuilt. Only a head
+that learns itself has them rebuilt in the backward pass, for ∂log π(a)/∂W = (1_a − π)hᵀ/τ.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Tokens; 128 × 49k logits in fp32 are 25 MB, below the size that glibc returns to the system every time. A GPU wants
 # more of them at once: 200 MB a temporary.
@@ -39,35 +42,68 @@ class _ChunkedLogprobs(torch.autograd.Function):
         entropy = torch.empty_like(logprobs)
         slopes: list[Tensor] = []
         entropy_slopes: list[Tensor] = []
-        chunk = CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
-        for start in range(0, len(hidden), chunk):
-            rows = slice(start, start + chunk)
-            logits = head_logits(hidden[rows], weight)
-            damping = None
-            if softcap is not None:
-                squashed = torch.tanh(logits / softcap)
-                logits, damping = softcap * squashed, 1 - squashed.square()
-            p = torch.softmax(logits.div_(temperature), dim=-1)
-            # p = e^{z − logsumexp(z)} at the largest z, where it can't underflow.
-            normaliser = logits.amax(-1) - p.amax(-1).log()
-            logprobs[rows] = logits.gather(1, targets[rows, None]).squeeze(1) - normaliser
-            entropy[rows] = normaliser - torch.linalg.vecdot(p, logits)
+        for rows in _chunks(hidden):
+            at = _Chunk(hidden[rows], weight, temperature, softcap)
+            logprobs[rows] = at.logits.gather(1, targets[rows, None]).squeeze(1) - at.normaliser
+            entropy[rows] = at.entropy
             if "entropy" in want:
-                slope = -p * (logits - normaliser[:, None] + entropy[rows, None])
-                entropy_slopes.append(_through_head(slope, damping, weight, temperature))
+                entropy_slopes.append(_through_head(at.entropy_slope(), at.damping, weight, temperature))
             if "logprobs" in want:
-                del logits
-                slope = p.neg_().scatter_add_(1, targets[rows, None], torch.ones_like(p[:, :1]))
-                slopes.append(_through_head(slope, damping, weight, temperature))
-        ctx.save_for_backward(*(torch.cat(kept) for kept in (slopes, entropy_slopes) if kept))
-        ctx.dtype = hidden.dtype
+                slopes.append(_through_head(at.slope(targets[rows]), at.damping, weight, temperature))
+        learns = ctx.needs_input_grad[1]
+        ctx.save_for_backward(
+            *((hidden, weight, targets) if learns else (None, None, None)),
+            *(torch.cat(kept) for kept in (slopes, entropy_slopes) if kept),
+        )
+        ctx.dtype, ctx.temperature, ctx.softcap = hidden.dtype, temperature, softcap
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        total = sum(slope * gradient[:, None] for slope, gradient in zip(ctx.saved_tensors, gradients, strict=False))
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, targets, *slopes = ctx.saved_tensors
+        total = sum(slope * gradient[:, None] for slope, gradient in zip(slopes, gradients, strict=False))
         assert isinstance(total, Tensor)
-        return total.to(ctx.dtype), None, None, None, None, None
+        grad_weight = None
+        if weight is not None:
+            grad_weight = torch.zeros_like(weight)
+            for rows in _chunks(hidden):
+                at = _Chunk(hidden[rows], weight, ctx.temperature, ctx.softcap)
+                slope = gradients[1][rows, None] * at.entropy_slope() if len(slopes) > 1 else 0.0
+                slope = slope + gradients[0][rows, None] * at.slope(targets[rows])
+                if at.damping is not None:
+                    slope = slope * at.damping
+                grad_weight += slope.div_(ctx.temperature).to(weight.dtype).T @ hidden[rows].to(weight.dtype)
+        return total.to(ctx.dtype), grad_weight, None, None, None, None
+
+
+class _Chunk:
+    """Logits [n,V] of a few tokens at the temperature, with what follows from them."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, temperature: float, softcap: float | None) -> None:
+        logits = head_logits(hidden, weight)
+        self.damping: Tensor | None = None
+        if softcap is not None:
+            squashed = torch.tanh(logits / softcap)
+            logits, self.damping = softcap * squashed, 1 - squashed.square()
+        self.logits = logits.div_(temperature)
+        self.p = torch.softmax(self.logits, dim=-1)
+        # p = e^{z − logsumexp(z)} at the largest z, where it can't underflow.
+        self.normaliser = self.logits.amax(-1) - self.p.amax(-1).log()
+        self.entropy = self.normaliser - torch.linalg.vecdot(self.p, self.logits)
+
+    def entropy_slope(self) -> Tensor:
+        """∂H/∂z = −π(log π + H)."""
+        return -self.p * (self.logits - self.normaliser[:, None] + self.entropy[:, None])
+
+    def slope(self, targets: Tensor) -> Tensor:
+        """∂log π(a)/∂z = 1_a − π, in place of the probabilities."""
+        return self.p.neg_().scatter_add_(1, targets[:, None], torch.ones_like(self.p[:, :1]))
+
+
+def _chunks(hidden: Tensor) -> Iterator[slice]:
+    chunk = CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
+    return (slice(start, start + chunk) for start in range(0, len(hidden), chunk))
 
 
 def head_logits(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -102,7 +138,7 @@ def token_logprobs(
 
     Args:
         hidden: [N,D] final hidden states; gradient flows into them.
-        weight: [V,D] of the frozen output head; no gradient.
+        weight: [V,D] of the output head; gradient flows into it where it learns.
         targets: [N] token ids.
         temperature: τ > 0.
         softcap: c in z ← c·tanh(z/c) before the temperature (Gemma 2), or None.
@@ -112,7 +148,7 @@ def token_logprobs(
         TokenStats of fp32 [N].
     """
     want = ""
-    if hidden.requires_grad and torch.is_grad_enabled():
+    if (hidden.requires_grad or weight.requires_grad) and torch.is_grad_enabled():
         want = "logprobs entropy" if entropy_gradient else "logprobs"
     logprobs, entropy = _ChunkedLogprobs.apply(hidden, weight, targets, temperature, softcap, want)
     return TokenStats(logprobs, entropy if entropy_gradient else entropy.detach())

@@ -1,9 +1,10 @@
 """What a base model is loaded with: chat format, device, dtype, quantisation, adapted layers, dropout off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.pytorch_utils import Conv1D
@@ -58,6 +59,19 @@ def linear_names(base: Any, targets: str | Sequence[str]) -> str | list[str]:
     head = base.get_output_embeddings()
     linear = (name for name, m in base.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head)
     return sorted({name.rpartition(".")[2] for name in linear})
+
+
+def lora_config(base: Any, lora: Mapping[str, Any]) -> LoraConfig:
+    """PEFT's configuration for a base, of the keys of config.LoraSection."""
+    layers = adapted_layers(lora["layers"], base.config.num_hidden_layers)
+    return LoraConfig(
+        r=lora["r"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        target_modules=lora["targets"] if layers is None else linear_names(base, lora["targets"]),
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM",
+    )
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -94,7 +94,7 @@ class LanguagePolicy:
         at = Positions(context, actions)
         hidden = at.select(self.backbone.states(self.adapter, at.sequences))  # [N,D], N real tokens
         stats = self.backbone.logprobs(
-            hidden, at.targets, temperature=self.temperature, entropy_gradient=self.entropy_gradient
+            self.adapter, hidden, at.targets, temperature=self.temperature, entropy_gradient=self.entropy_gradient
         )
         values = None
         if self.critic == "shared_trunk":
@@ -181,7 +181,7 @@ def rollout_logprobs(
         part = rollout.select(rows)
         at = Positions(part.context, part.actions[:, : int(part.lengths.max())])
         hidden = at.select(backbone.states(adapter, at.sequences))
-        stats = backbone.logprobs(hidden, at.targets, temperature=temperature)
+        stats = backbone.logprobs(adapter, hidden, at.targets, temperature=temperature)
         logprobs[rows, : at.mask.shape[1]] = at.scatter(stats.logprobs)
     return logprobs
 
@@ -200,7 +200,7 @@ def mean_logprobs(
         targets = torch.tensor([texts[rows[r]][at] for r, at in places], device=backbone.device)
         hidden = backbone.states(adapter, [texts[i] for i in rows]).at(row, column - 1)
         counts = torch.bincount(row, minlength=len(rows))
-        logprobs = backbone.logprobs(hidden, targets).logprobs
+        logprobs = backbone.logprobs(adapter, hidden, targets).logprobs
         means[rows] = logprobs.new_zeros(len(rows)).index_add(0, row, logprobs) / counts
     return means
 

@@ -40,6 +40,7 @@ class VllmSampler:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         if getattr(backbone.config, "quantization_config", None) is not None:
             raise ModelError("policy.sampler vllm: needs a base that isn't quantised; set model.quantization: none")
+        assert backbone.lora is not None
         try:
             self._vllm: Any = importlib.import_module("vllm")
             self._request: Any = importlib.import_module("vllm.lora.request").LoRARequest
@@ -50,7 +51,7 @@ class VllmSampler:
             dtype=str(backbone.dtype).removeprefix("torch."),
             enable_lora=True,
             max_loras=1,
-            max_lora_rank=next(rank for rank in RANKS if rank >= backbone.adapters.lora.r),
+            max_lora_rank=next(rank for rank in RANKS if rank >= backbone.lora.r),
             max_model_len=max_length,
             gpu_memory_utilization=memory,
             generation_config="vllm",  # not the model's own top-k or top-p: the pure softmax

@@ -22,7 +22,7 @@ FIGURES = (
 )
 HEADS = (
     *("Run", "Model", "Algorithm", "Seed", "Policy beats SFT", "SFT beats base", "KL", "Tokens", "Ends by itself"),
-    *("Reward accuracy", "Judge accuracy", "Time", "Peak memory", "Gates passed over"),
+    *("Reward accuracy", "Judge accuracy", "Learns", "Time", "Peak memory", "Gates passed over"),
 )
 
 
@@ -39,6 +39,9 @@ def figures(entry: Entry) -> dict[str, Any]:
         "seed": run.config.get("seed"),
         **{key: flat[key] for key in (*rates, *FIGURES) if key in flat},
         "total_seconds": round(sum(result.seconds for result in results), 2),
+        "trainable_parameters": max(
+            (stage.metrics.get("trainable_parameters") or 0 for stage in run.finished), default=0
+        ),
         "peak_rss_mb": max(result.peak_rss_mb for result in results),
         "gates_passed_over": passed_over(run),
         "unfinished": [stage.name for stage in run.unfinished],
@@ -66,7 +69,7 @@ def _row(entry: Entry) -> list[str]:
         *plain,
         *(_rate(entry.run, *pair.split("_vs_")) for pair in SHARES),
         *(number(kl, 1), number(tokens, 1), percent(ends), percent(reward, 1), percent(judge, 1)),
-        *(duration(found["total_seconds"]), megabytes(found["peak_rss_mb"])),
+        *(f"{found['trainable_parameters']:,}", duration(found["total_seconds"]), megabytes(found["peak_rss_mb"])),
         ", ".join(found["gates_passed_over"]) or "none",
     ]
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from pipeline.checkpoints import Checkpoints, overwrite
 from pipeline.config import ConfigError, FitConfig
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.generate import give_back
 from pipeline.progress import bar
 from pipeline.rl.gradients import clip_gradients
 from pipeline.rundir import StageDir
+from pipeline.stages.optimisers import make_optimizer
 
 POOL = 16  # batches among which lengths are grouped; enough to pad little, few enough to stay random
 
@@ -51,7 +53,7 @@ class Fitting:
         self.task, self.parameters, self.cfg = task, parameters, cfg
         self.per_epoch = -(-len(task.examples) // cfg.batch_size)
         self.total = self.per_epoch * cfg.epochs
-        self.optimizer = torch.optim.AdamW(parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
+        self.optimizer = make_optimizer(cfg.optimizer, parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
         factor = _warm_then_linear(self.total, cfg.warmup_fraction)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.epoch, self.step = 1, 0
@@ -95,6 +97,7 @@ class Fitting:
     def validate(self) -> dict[str, float]:
         """Figures on held-out examples; the weights are kept if they are the best of a whole epoch so far."""
         figures = self.task.validate()
+        give_back()  # its batches had other shapes than those to come
         sign = 1 if self.task.higher_is_better else -1
         trained = self.epoch if self.step else 0
         if self.best["epoch"] == 0 or sign * figures[self.task.metric] > sign * self.best[self.task.metric]:

@@ -100,17 +100,16 @@ def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Config, RunDir]
 def same_base(one: Config, other: Config) -> bool:
     """Whether an adapter of one run's fits on the other's base as it is."""
     base, shape = {"name", "sha256", "chat_template", "quantization", "dtype"}, {"r", "alpha", "targets", "layers"}
-    return one.model.model_dump(include=base) == other.model.model_dump(include=base) and one.lora.model_dump(
-        include=shape
-    ) == other.lora.model_dump(include=shape)
+    parts = [config.model_dump(include={"model": base, "lora": shape}) for config in (one, other)]
+    return parts[0] == parts[1]
 
 
 def load_backbone(config: Config) -> Backbone:
-    """The frozen base as the config describes it; a GPU's peak memory is measured from here on."""
+    """The base as the config describes it; a GPU's peak memory is measured from here on."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     options = config.model.model_dump()
-    return Backbone.load(options.pop("name"), lora=config.lora.model_dump(), **options)
+    return Backbone.load(options.pop("name"), lora=config.model_dump()["lora"], **options)
 
 
 def machine(backbone: Backbone) -> dict[str, Any]:

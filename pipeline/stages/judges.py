@@ -184,7 +184,7 @@ def _reward_model(
             backbone.restore(adapter, folder)
         return ByScore(RewardModelScorer(RewardModel(backbone, adapter), **options))
     theirs = other.model.model_dump() | config.model.model_dump(include={"device", "matmul", "cache_dir"})
-    base = Backbone.load(theirs.pop("name"), lora=other.lora.model_dump(), **theirs)
+    base = Backbone.load(theirs.pop("name"), lora=other.model_dump()["lora"], **theirs)
     base.restore(judge.adapter, folder)
     return ByScore(RetokenisedScorer(RewardModel(base, judge.adapter), **options))
 

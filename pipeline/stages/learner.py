@@ -18,6 +18,7 @@ from pipeline.rl.objective import Objective
 from pipeline.rl.rollout import Rollout
 from pipeline.rl.schedules import falling
 from pipeline.rl.update import update
+from pipeline.stages.optimisers import make_optimizer
 
 NORMALIZE = {"ppo": "whiten", "reinforce": "scale", "rloo": "scale"}
 AGGREGATE = {"grpo": "sequence", "dr_grpo": "constant"}
@@ -43,7 +44,7 @@ class Learner:
         groups = [{"params": parameters, "lr": rates[role]} for role, parameters in roles.items()]
         self.parameters = [p for parameters in roles.values() for p in parameters]
         self.trainable = sum(p.numel() for p in self.parameters)
-        self.optimizer = torch.optim.AdamW(groups, eps=cfg.adam_eps, weight_decay=0.0)
+        self.optimizer = make_optimizer(cfg.optimizer, groups, eps=cfg.adam_eps, weight_decay=0.0)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(cfg, step))
         self.controller = AdaptiveKL(cfg.kl_coef, cfg.kl_target, cfg.kl_horizon) if cfg.kl_target else None
         self.recomputes = cfg.recompute_logprobs == "always" or (

@@ -149,6 +149,7 @@ def train(
         "best_epoch": best["epoch"],
         "steps": best["steps"],
         "train_pairs": len(pairs),
+        "trainable_parameters": sum(p.numel() for p in parameters),
     }
 
 

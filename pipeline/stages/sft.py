@@ -76,7 +76,7 @@ def nll(backbone: Backbone, adapter: str | None, batch: Sequence[Encoded]) -> Te
     rows, columns = torch.tensor(taught, device=backbone.device).T
     targets = torch.tensor([batch[b].ids[i] for b, i in taught], device=backbone.device)
     taught_by = states.at(rows, columns - 1)  # position i − 1 predicts token i
-    return -backbone.logprobs(taught_by, targets).logprobs.sum()
+    return -backbone.logprobs(adapter, taught_by, targets).logprobs.sum()
 
 
 @torch.no_grad()

@@ -106,5 +106,5 @@ def test_quantised_bases(cache: Path, quantization: str) -> None:
     shared.adapters.train_only("policy")
     ids = shared.pad(PROMPTS)
     hidden = shared.hidden("policy", ids)
-    shared.logprobs(hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).logprobs.sum().backward()
+    shared.logprobs("policy", hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).logprobs.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in shared.adapters.parameters_of("policy"))
