@@ -29,6 +29,7 @@ from pipeline.lm.options import (
     linear_names,
     load_chat,
     quantization_config,
+    require_text_only,
     unreachable,
 )
 from pipeline.lm.packing import Packing, States, enable
@@ -66,7 +67,8 @@ class Backbone(nn.Module):
         adapted: Any = lora.layers_to_transform
         first = 0 if adapted is None else min(adapted)
         if first > 0 and self.packs and LowerTrunk.supports(self.trunk):
-            self.lower = LowerTrunk(self.trunk, first, StateMemory(states_mb * 2**20, states_dir))
+            lower = LowerTrunk(self.trunk, first, StateMemory(states_mb * 2**20, states_dir))
+            self.lower = lower if lower.agrees() else None
 
     @classmethod
     def load(
@@ -88,7 +90,8 @@ class Backbone(nn.Module):
         """Load the base once. `lora` has the keys of config.LoraSection; `matmul` holds for the whole process.
 
         Raises:
-            ModelError: not found, hub unreachable, device absent, architecture whose head can't be reproduced.
+            ModelError: not found, hub unreachable, device absent, a model that reads more than text, architecture
+                whose head can't be reproduced.
         """
         torch.set_float32_matmul_precision(matmul)
         where = choose_device(device)
@@ -105,6 +108,7 @@ class Backbone(nn.Module):
             base: Any = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         except (OSError, ConnectionError) as error:
             raise ModelError(unreachable(name, error)) from None
+        require_text_only(base.config)
         layers = adapted_layers(lora["layers"], base.config.num_hidden_layers)
         config = LoraConfig(
             r=lora["r"],
@@ -187,9 +191,14 @@ class Backbone(nn.Module):
     def head_weight(self) -> Tensor:
         return self._base.get_output_embeddings().weight  # type: ignore[no-any-return, operator, union-attr]
 
+    @property
+    def head_bias(self) -> Tensor | None:
+        """[V]; few heads have one (Phi's has)."""
+        return getattr(self._base.get_output_embeddings(), "bias", None)  # type: ignore[operator, union-attr]
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits in fp32 for a few positions [...,D]; for many, use `token_logprobs`."""
-        logits = head_logits(hidden, self.head_weight)
+        logits = head_logits(hidden, self.head_weight, self.head_bias)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap is not None else logits
 
     @property
@@ -204,6 +213,7 @@ class Backbone(nn.Module):
             hidden,
             self.head_weight,
             targets,
+            bias=self.head_bias,
             temperature=temperature,
             softcap=self.softcap,
             entropy_gradient=entropy_gradient,

@@ -1,6 +1,6 @@
 """Log-probabilities of given tokens, without ever holding [N,V] logits.
 
-For hidden states h [N,D] and the head's weight W [V,D] at temperature τ: logits z = hWᵀ/τ,
+For hidden states h [N,D] and the head's weight W [V,D] and bias b [V] at temperature τ: logits z = (hWᵀ + b)/τ,
 log π(a) = z_a − logsumexp(z). Each token's log-probability depends on its own hidden state only, with
 ∂log π(a)/∂h = (W_a − πW)/τ. So the forward pass walks over chunks of tokens, keeps that one vector per token when a
 gradient will be wanted, and drops the logits: the same multiplications as usual, no logits kept or rebuilt.
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 # Tokens; 128 × 49k logits in fp32 are 25 MB, below the size that glibc returns to the system every time. A GPU wants
 # more of them at once: 200 MB a temporary.
@@ -30,6 +31,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
+        bias: Tensor | None,
         targets: Tensor,
         temperature: float,
         softcap: float | None,
@@ -42,7 +44,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         chunk = CHUNK if hidden.device.type == "cpu" else GPU_CHUNK
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
-            logits = head_logits(hidden[rows], weight)
+            logits = head_logits(hidden[rows], weight, bias)
             damping = None
             if softcap is not None:
                 squashed = torch.tanh(logits / softcap)
@@ -64,17 +66,18 @@ class _ChunkedLogprobs(torch.autograd.Function):
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         total = sum(slope * gradient[:, None] for slope, gradient in zip(ctx.saved_tensors, gradients, strict=False))
         assert isinstance(total, Tensor)
-        return total.to(ctx.dtype), None, None, None, None, None
+        return total.to(ctx.dtype), None, None, None, None, None, None
 
 
-def head_logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """hWᵀ in fp32 for h [...,D]. On a CPU by blocks of the vocabulary: one wide product runs a third slower in MKL."""
+def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """hWᵀ + b in fp32 for h [...,D]. On a CPU by blocks of the vocabulary: one wide product runs a third slower in
+    MKL."""
     hidden = hidden.to(weight.dtype)
-    if weight.device.type != "cpu" or (hidden.requires_grad and torch.is_grad_enabled()):
-        return (hidden @ weight.T).float()
+    if bias is not None or weight.device.type != "cpu" or (hidden.requires_grad and torch.is_grad_enabled()):
+        return linear(hidden, weight, bias).float()
     rows = hidden.reshape(-1, hidden.shape[-1])
     logits = rows.new_empty(len(rows), len(weight))
     for start in range(0, len(weight), BLOCK):
@@ -94,6 +97,7 @@ def token_logprobs(
     weight: Tensor,
     targets: Tensor,
     *,
+    bias: Tensor | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
     entropy_gradient: bool = False,
@@ -104,6 +108,7 @@ def token_logprobs(
         hidden: [N,D] final hidden states; gradient flows into them.
         weight: [V,D] of the frozen output head; no gradient.
         targets: [N] token ids.
+        bias: [V] of the head, frozen too; most have none.
         temperature: τ > 0.
         softcap: c in z ← c·tanh(z/c) before the temperature (Gemma 2), or None.
         entropy_gradient: let the entropy carry gradient too, at the cost of one more product with W.
@@ -114,5 +119,5 @@ def token_logprobs(
     want = ""
     if hidden.requires_grad and torch.is_grad_enabled():
         want = "logprobs entropy" if entropy_gradient else "logprobs"
-    logprobs, entropy = _ChunkedLogprobs.apply(hidden, weight, targets, temperature, softcap, want)
+    logprobs, entropy = _ChunkedLogprobs.apply(hidden, weight, bias, targets, temperature, softcap, want)
     return TokenStats(logprobs, entropy if entropy_gradient else entropy.detach())
