@@ -213,6 +213,28 @@ def test_the_run_folder_is_named_after_the_file(path: Path) -> None:
     assert load_config(path).run_dir == "runs/small"
 
 
+def test_a_file_among_the_overrides_is_laid_over_in_its_turn(path: Path, tmp_path: Path) -> None:
+    """Sections key by key, lists as a whole; what stands later wins."""
+    above = tmp_path / "larger.yaml"
+    above.write_text("model: {dtype: bfloat16}\npolicy: {steps: 7, sampling: {temperature: 0.9}}\n", encoding="utf-8")
+    plain = load_config(path, ["policy.sampling.max_new_tokens=9"])
+    found = load_config(path, ["policy.sampling.max_new_tokens=9", "policy.steps=5", str(above), "seed=3"])
+    assert (found.policy.steps, found.policy.sampling.temperature, found.model.dtype) == (7, 0.9, "bfloat16")
+    assert (found.policy.sampling.max_new_tokens, found.model.name, found.seed) == (9, plain.model.name, 3)
+    assert found.run_dir == f"runs/{path.stem}-larger"
+    assert load_config(path, [str(above), "policy.steps=5"]).policy.steps == 5
+    assert load_config(path, [str(above), "run_dir=here"]).run_dir == "here"
+
+
+def test_what_is_wrong_in_a_file_among_the_overrides_is_told(path: Path, tmp_path: Path) -> None:
+    above = tmp_path / "larger.yaml"
+    above.write_text("policy: {step: 7}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"larger\.yaml:\n  policy\.step: unknown key; did you mean steps\?"):
+        load_config(path, [str(above)])
+    with pytest.raises(ConfigError, match="no config file at"):
+        load_config(path, [str(tmp_path / "smaller.yaml")])
+
+
 def test_a_config_is_frozen_at_every_depth(path: Path) -> None:
     config: Any = load_config(path)
     for section, name in ((config, "seed"), (config.policy, "steps"), (config.policy.sampling, "temperature")):

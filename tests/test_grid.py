@@ -81,3 +81,12 @@ def test_what_makes_no_sweep_is_one_sentence(at_root: Path, overrides: list[str]
     with pytest.raises(ConfigError) as error:
         load_grid(SMOKE, overrides)
     assert message in str(error.value)
+
+
+def test_a_file_of_settings_belongs_to_every_run(at_root: Path, tmp_path: Path) -> None:
+    above = tmp_path / "warm.yaml"
+    above.write_text("policy: {sampling: {temperature: 0.9}}\n", encoding="utf-8")
+    grid = load_grid(SMOKE, [str(above), "policy.algorithm=[ppo,rloo]"])
+    assert grid.root == Path("runs/smoke-warm")
+    assert {point.config.policy.sampling.temperature for point in grid.points} == {0.9}
+    assert [point.config.policy.algorithm for point in grid.points] == ["ppo", "rloo"]

@@ -8,7 +8,10 @@ import typer
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/quickstart.yaml")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="run_dir=PATH, seed=N, section.key=value; values are YAML"),
+    typer.Argument(
+        metavar="[KEY=VALUE|FILE]...",
+        help="run_dir=PATH, seed=N, section.key=value; values are YAML. A YAML file is laid over CONFIG",
+    ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/quickstart")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]

@@ -15,7 +15,9 @@ app = typer.Typer()
 
 Settings = Annotated[
     list[str],
-    typer.Argument(metavar="KEY=[VALUES] [KEY=VALUE]...", help="a list varies a setting, the rest holds for all runs"),
+    typer.Argument(
+        metavar="KEY=[VALUES] [KEY=VALUE|FILE]...", help="a list varies a setting, the rest holds for all runs"
+    ),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from pipeline.config.reading import ConfigError, apply_overrides, load_config
+from pipeline.config.reading import ConfigError, apply_overrides, is_file, load_config
 from pipeline.config.sections import Config
 
 UNFIT = r"[^\w.+-]+"  # signs that a folder's name had better not hold
@@ -65,6 +65,9 @@ def split_overrides(overrides: Iterable[str]) -> tuple[list[str], dict[str, list
     plain: list[str] = []
     axes: dict[str, list[Any]] = {}
     for override in overrides:
+        if is_file(override):
+            plain.append(override)
+            continue
         key = override.partition("=")[0]
         value: Any = apply_overrides({}, [override])
         for name in key.split("."):

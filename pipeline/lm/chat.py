@@ -18,13 +18,19 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Llama 3's header tokens, without the date and the system turn that its own template adds.
+LLAMA3 = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
 # For base models without a template: contents one after the other, the answer ends with EOS.
 PLAIN = (
     "{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
 )
 
-
+TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "plain": PLAIN}
 CONTRACT = "chat_contract.json"
 # Read by every template and tokenizer: case, numbers, punctuation, letters beyond ASCII, white space, two turns.
 GOLDEN = (
@@ -51,28 +57,30 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, *, template: str | None = None, stop_ids: Sequence[int] = ()) -> None:
         """
         Args:
-            template: None = the tokenizer's own; 'chatml', 'plain', or the path of a Jinja file.
-            stop_ids: the model's stop tokens (its generation config); EOS is added.
+            template: None = the tokenizer's own; one of TEMPLATES, or the path of a Jinja file.
+            stop_ids: the model's stop tokens (its generation config); EOS is added, and the special token with which
+                the template ends an answer: a base model's own lack it.
 
         Raises:
             TemplateError: no template at all, a named file that doesn't exist, or no end-of-sequence token.
         """
         self.tokenizer = tokenizer
-        if template == "chatml":
-            tokenizer.chat_template = CHATML
-        elif template == "plain":
-            tokenizer.chat_template = PLAIN
+        if template in TEMPLATES:
+            tokenizer.chat_template = TEMPLATES[template]
         elif template is not None:
             if not Path(template).is_file():
-                raise TemplateError(f"model.chat_template {template!r}: neither 'chatml', 'plain' nor a file")
+                known = ", ".join(repr(name) for name in TEMPLATES)
+                raise TemplateError(f"model.chat_template {template!r}: neither {known} nor a file")
             tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
         if not tokenizer.chat_template:
-            raise TemplateError("the model has no chat template; set model.chat_template to chatml, plain or a file")
+            raise TemplateError(
+                "the model has no chat template; set model.chat_template to chatml, llama3, plain or a file"
+            )
         if tokenizer.eos_token_id is None:
             raise TemplateError("the tokenizer has no end-of-sequence token, so no answer could ever end")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token  # harmless: masks come from lengths, never from token ids
-        self.stop_ids = tuple(sorted({tokenizer.eos_token_id, *stop_ids} - {None}))
+        self.stop_ids = tuple(sorted({tokenizer.eos_token_id, *stop_ids, self._end_of_turn()} - {None}))
 
     def prompt_ids(self, messages: Sequence[Any]) -> list[int]:
         """Tokens of a prompt, up to and including the header of the assistant's turn."""
@@ -146,6 +154,20 @@ class ChatFormat:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion, without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def _end_of_turn(self) -> int | None:
+        """The special token that the template writes right behind an answer; None where it writes text, or nothing."""
+        answer = "Yes."
+        try:
+            text = self.render(
+                [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": answer}],
+                add_generation_prompt=False,
+            )
+        except TemplateError:
+            return None  # the first conversation that it can't render will say so
+        behind = self._tokens(text.rpartition(answer)[2].lstrip())[:1]
+        special = (token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special)
+        return next((token for token in special if [token] == behind), None)
 
     def _suffix(self, messages: Sequence[Any], index: int, ids: list[int]) -> list[int]:
         """Context tokens before turn `index` when its prompt doesn't retokenise to the same prefix."""

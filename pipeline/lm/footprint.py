@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pipeline.lm.fused import in_family
 from pipeline.lm.logprobs import CHUNK, GPU_CHUNK
-from pipeline.lm.options import adapted_layers, linear_names
+from pipeline.lm.options import adapted_layers, linear_names, require_text_only
 
 # Bytes a weight of a linear layer: NF4 with double quantisation (Dettmers et al. 2023) and LLM.int8's.
 QUANTISED = {"4bit": 4.127 / 8, "8bit": 1.0}
@@ -51,8 +51,13 @@ class Footprint:
     def of(
         cls, source: str, lora: Mapping[str, Any] | None, *, fast: bool = True, trust_remote_code: bool = False
     ) -> "Footprint":
-        """Of a folder or hub id; `lora` has the keys of config.LoraSection, or is None for whole roles."""
+        """Of a folder or hub id; `lora` has the keys of config.LoraSection, or is None for whole roles.
+
+        Raises:
+            ModelError: it reads more than text.
+        """
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        require_text_only(config)
         with torch.device("meta"):
             base: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         count = config.num_hidden_layers
@@ -72,7 +77,10 @@ class Footprint:
             layers=count,
             adapted=count - min((lora and adapted_layers(lora["layers"], count)) or [0]),
             hidden=config.hidden_size,
-            inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+            # GPT-2's name for it, and its default.
+            inner=getattr(config, "intermediate_size", None)
+            or getattr(config, "n_inner", None)
+            or 4 * config.hidden_size,
             queries=heads * width,
             keys=(getattr(config, "num_key_value_heads", None) or heads) * width,
             vocabulary=config.vocab_size,

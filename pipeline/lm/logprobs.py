@@ -1,10 +1,10 @@
 """Log-probabilities of given tokens, without ever holding [N,V] logits.
 
-For hidden states h [N,D] and the head's weight W [V,D] at temperature τ: logits z = hWᵀ/τ,
+For hidden states h [N,D] and the head's weight W [V,D] and bias b [V] at temperature τ: logits z = (hWᵀ + b)/τ,
 log π(a) = z_a − logsumexp(z). Each token's log-probability depends on its own hidden state only, with
 ∂log π(a)/∂h = (W_a − πW)/τ. So the forward pass walks over chunks of tokens, keeps that one vector per token when a
 gradient will be wanted, and drops the logits: the same multiplications as usual, no logits kept or rebuilt. Only a head
-that learns itself has them rebuilt in the backward pass, for ∂log π(a)/∂W = (1_a − π)hᵀ/τ.
+that learns itself has them rebuilt in the backward pass: ∂log π(a)/∂W = (1_a − π)hᵀ/τ, ∂log π(a)/∂b = (1_a − π)/τ.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 # Tokens; 128 × 49k logits in fp32 are 25 MB, below the size that glibc returns to the system every time. A GPU wants
 # more of them at once: 200 MB a temporary.
@@ -33,6 +34,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
+        bias: Tensor | None,
         targets: Tensor,
         temperature: float,
         softcap: float | None,
@@ -43,7 +45,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         slopes: list[Tensor] = []
         entropy_slopes: list[Tensor] = []
         for rows in _chunks(hidden):
-            at = _Chunk(hidden[rows], weight, temperature, softcap)
+            at = _Chunk(hidden[rows], weight, bias, temperature, softcap)
             logprobs[rows] = at.logits.gather(1, targets[rows, None]).squeeze(1) - at.normaliser
             entropy[rows] = at.entropy
             if "entropy" in want:
@@ -52,7 +54,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 slopes.append(_through_head(at.slope(targets[rows]), at.damping, weight, temperature))
         learns = ctx.needs_input_grad[1]
         ctx.save_for_backward(
-            *((hidden, weight, targets) if learns else (None, None, None)),
+            *((hidden, weight, bias, targets) if learns else (None,) * 4),
             *(torch.cat(kept) for kept in (slopes, entropy_slopes) if kept),
         )
         ctx.dtype, ctx.temperature, ctx.softcap = hidden.dtype, temperature, softcap
@@ -61,27 +63,33 @@ class _ChunkedLogprobs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, targets, *slopes = ctx.saved_tensors
+        hidden, weight, bias, targets, *slopes = ctx.saved_tensors
         total = sum(slope * gradient[:, None] for slope, gradient in zip(slopes, gradients, strict=False))
         assert isinstance(total, Tensor)
-        grad_weight = None
+        grad_weight = grad_bias = None
         if weight is not None:
             grad_weight = torch.zeros_like(weight)
+            grad_bias = None if bias is None else torch.zeros_like(bias)
             for rows in _chunks(hidden):
-                at = _Chunk(hidden[rows], weight, ctx.temperature, ctx.softcap)
+                at = _Chunk(hidden[rows], weight, bias, ctx.temperature, ctx.softcap)
                 slope = gradients[1][rows, None] * at.entropy_slope() if len(slopes) > 1 else 0.0
                 slope = slope + gradients[0][rows, None] * at.slope(targets[rows])
                 if at.damping is not None:
                     slope = slope * at.damping
-                grad_weight += slope.div_(ctx.temperature).to(weight.dtype).T @ hidden[rows].to(weight.dtype)
-        return total.to(ctx.dtype), grad_weight, None, None, None, None
+                slope = slope.div_(ctx.temperature).to(weight.dtype)
+                grad_weight += slope.T @ hidden[rows].to(weight.dtype)
+                if grad_bias is not None:
+                    grad_bias += slope.sum(0)
+        return total.to(ctx.dtype), grad_weight, grad_bias, None, None, None, None
 
 
 class _Chunk:
     """Logits [n,V] of a few tokens at the temperature, with what follows from them."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, temperature: float, softcap: float | None) -> None:
-        logits = head_logits(hidden, weight)
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, softcap: float | None
+    ) -> None:
+        logits = head_logits(hidden, weight, bias)
         self.damping: Tensor | None = None
         if softcap is not None:
             squashed = torch.tanh(logits / softcap)
@@ -106,11 +114,12 @@ def _chunks(hidden: Tensor) -> Iterator[slice]:
     return (slice(start, start + chunk) for start in range(0, len(hidden), chunk))
 
 
-def head_logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """hWᵀ in fp32 for h [...,D]. On a CPU by blocks of the vocabulary: one wide product runs a third slower in MKL."""
+def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """hWᵀ + b in fp32 for h [...,D]. On a CPU by blocks of the vocabulary: one wide product runs a third slower in
+    MKL."""
     hidden = hidden.to(weight.dtype)
-    if weight.device.type != "cpu" or (hidden.requires_grad and torch.is_grad_enabled()):
-        return (hidden @ weight.T).float()
+    if bias is not None or weight.device.type != "cpu" or (hidden.requires_grad and torch.is_grad_enabled()):
+        return linear(hidden, weight, bias).float()
     rows = hidden.reshape(-1, hidden.shape[-1])
     logits = rows.new_empty(len(rows), len(weight))
     for start in range(0, len(weight), BLOCK):
@@ -130,6 +139,7 @@ def token_logprobs(
     weight: Tensor,
     targets: Tensor,
     *,
+    bias: Tensor | None = None,
     temperature: float = 1.0,
     softcap: float | None = None,
     entropy_gradient: bool = False,
@@ -140,6 +150,7 @@ def token_logprobs(
         hidden: [N,D] final hidden states; gradient flows into them.
         weight: [V,D] of the output head; gradient flows into it where it learns.
         targets: [N] token ids.
+        bias: [V] of the head; most have none.
         temperature: τ > 0.
         softcap: c in z ← c·tanh(z/c) before the temperature (Gemma 2), or None.
         entropy_gradient: let the entropy carry gradient too, at the cost of one more product with W.
@@ -150,5 +161,5 @@ def token_logprobs(
     want = ""
     if (hidden.requires_grad or weight.requires_grad) and torch.is_grad_enabled():
         want = "logprobs entropy" if entropy_gradient else "logprobs"
-    logprobs, entropy = _ChunkedLogprobs.apply(hidden, weight, targets, temperature, softcap, want)
+    logprobs, entropy = _ChunkedLogprobs.apply(hidden, weight, bias, targets, temperature, softcap, want)
     return TokenStats(logprobs, entropy if entropy_gradient else entropy.detach())

@@ -52,6 +52,15 @@ def adapted_layers(layers: str | float | Sequence[int], count: int) -> list[int]
     return chosen
 
 
+def require_text_only(config: Any) -> None:
+    """Raises ModelError for a model of several parts, one of which reads images or sound (Gemma 3 from 4B on)."""
+    if not hasattr(config, "num_hidden_layers"):
+        raise ModelError(
+            f"model.name: {config.model_type} reads more than text, and its parts are configured apart; "
+            "take a text-only model"
+        )
+
+
 def linear_names(base: Any, targets: str | Sequence[str]) -> str | list[str]:
     """'all-linear' as a list of module names: PEFT wants names where layers are chosen too."""
     if targets != "all-linear":

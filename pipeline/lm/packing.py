@@ -21,6 +21,9 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "align_packed"
 NO_MASK = torch.empty(1, 1, 1, 1)  # four dimensions: transformers builds no mask of its own; nobody reads it
+# What a model is held to that can be packed: two sequences with two tokens in common, and how far two ways may differ,
+# as a share of the largest number; bf16 rounds by as much.
+PROBE, ALIKE = [[0, 1, 2], [0, 1, 4, 5, 6]], 0.02
 
 
 class Packing:
@@ -130,12 +133,11 @@ def enable(base: Any) -> bool:
 @torch.no_grad()
 def _agrees(trunk: nn.Module) -> bool:
     device = next(trunk.parameters()).device
-    sequences = [[0, 1, 2], [0, 1, 4, 5, 6]]  # two tokens in common
-    packing = Packing(sequences, device)
+    packing = Packing(PROBE, device)
     packed = trunk(input_ids=packing.ids[None], **packing.options).last_hidden_state[0]
-    for row, ids in enumerate(sequences):
+    for row, ids in enumerate(PROBE):
         alone = trunk(input_ids=torch.tensor([ids], device=device), use_cache=False).last_hidden_state[0]
         found = packed[packing.places[row, : len(ids)]]
-        if (found - alone).abs().max() > 0.02 * alone.abs().max():  # bf16 rounds by as much
+        if (found - alone).abs().max() > ALIKE * alone.abs().max():
             return False
     return True

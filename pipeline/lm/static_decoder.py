@@ -35,7 +35,7 @@ class StaticDecoder:
         trunk = backbone.trunk
         self._embed, self._rotary, self._norm = trunk.embed_tokens, trunk.rotary_emb, _norm(trunk.norm)
         self._layers = [_FoldedLayer(layer) for layer in trunk.layers]
-        self._head = packed(backbone.head_weight)
+        self._head = packed(backbone.head_weight, backbone.head_bias)
         self._keys: list[Tensor] = []  # each [b,KV,W + max_new_tokens,head_dim]
         self._values: list[Tensor] = []
         self._mask = torch.empty(0)  # [b,1,1,W + max_new_tokens] bool

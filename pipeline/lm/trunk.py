@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.lm.packing import Packing
+from pipeline.lm.packing import ALIKE, PROBE, Packing
 from pipeline.lm.state_memory import StateMemory
 
 
@@ -30,10 +30,17 @@ class LowerTrunk:
 
     @staticmethod
     def supports(trunk: Any) -> bool:
-        """Decoders (that can be packed) whose layers see nothing but the hidden state and the position."""
-        parts = all(hasattr(trunk, name) for name in ("embed_tokens", "layers", "norm"))
-        # Gemma scales its embeddings on the way in, so boundary states can't be handed in as embeddings.
-        return parts and "gemma" not in trunk.config.model_type
+        """Decoders (that can be packed) with the parts that are exchanged here."""
+        return all(hasattr(trunk, name) for name in ("embed_tokens", "layers", "norm"))
+
+    @torch.no_grad()
+    def agrees(self) -> bool:
+        """Whether the two halves give what the whole gives. Where a model scales what is handed in as embeddings
+        (Granite) they don't: boundary states would be scaled too."""
+        packing = Packing(PROBE, self._trunk.embed_tokens.weight.device)
+        whole = self._trunk(input_ids=packing.ids[None], **packing.options).last_hidden_state[0]
+        halves = self.upper(self._compute(PROBE), packing)
+        return bool((halves - whole).abs().max() <= ALIKE * whole.abs().max())
 
     @torch.no_grad()
     def states(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import pipeline.lm.backbone as backbone_module
 from pipeline.lm.backbone import Backbone
+from pipeline.lm.footprint import Footprint
 from pipeline.lm.generate import generate
 from pipeline.lm.options import choose_device, choose_dtype
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
@@ -24,7 +25,7 @@ from pipeline.rl.kl import kl_k1
 from pipeline.rl.objective import Objective
 from pipeline.rl.update import update
 
-from .builders import PROMPTS, SIZES, fill, noisy, other_architecture, rollout, tiny
+from .builders import LORA, PROMPTS, SIZES, fill, noisy, other_architecture, rollout, tiny
 
 IDS = torch.tensor([[1, 40, 41, 42, 43], [1, 50, 51, 52, 53]])
 
@@ -495,3 +496,16 @@ def test_fill_is_reproducible(cache: Path) -> None:
     assert torch.equal(shared.hidden("a", IDS), shared.hidden("b", IDS))
     fill(shared, "b", seed=2)
     assert not torch.allclose(shared.hidden("a", IDS), shared.hidden("b", IDS), atol=1e-2)
+
+
+def test_a_model_that_reads_more_than_text_is_refused(cache: Path, tmp_path: Path) -> None:
+    from transformers import Gemma3Config
+
+    text = SIZES | {"head_dim": 8, "eos_token_id": 2, "bos_token_id": None, "pad_token_id": 0}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(text_config=text, vision_config=vision | {"image_size": 28, "patch_size": 14})
+    folder = str(other_architecture(tmp_path, cache, config))
+    with pytest.raises(ModelError, match="text-only"):
+        tiny(cache, name=folder)
+    with pytest.raises(ModelError, match="text-only"):
+        Footprint.of(folder, LORA)

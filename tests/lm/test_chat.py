@@ -147,6 +147,32 @@ def test_an_answer_ends_at_whichever_stop_token_the_template_writes(tokenizer: A
     assert tokenizer.decode(chat.completion_ids(QUESTION, "Yo")) == "Yo<|im_start|>"
 
 
+def test_the_templates_end_token_is_a_stop_token_though_the_model_names_another(tokenizer: Any) -> None:
+    """As of a base model: its own end is <|endoftext|>, chatml ends turns with <|im_end|>."""
+    tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})
+    chat = ChatFormat(tokenizer, template="chatml", stop_ids=[tokenizer.eos_token_id])
+    assert [tokenizer.convert_ids_to_tokens(token) for token in chat.stop_ids] == ["<|im_end|>", "<|endoftext|>"]
+    assert tokenizer.decode(chat.completion_ids(QUESTION, "Yo")) == "Yo<|im_end|>"
+
+
+def test_what_ends_turns_as_plain_text_is_no_stop_token(tokenizer: Any, tmp_path: Path) -> None:
+    text = BARE.replace("{% endfor %}", "{{ '###' if m['role'] == 'assistant' }}{% endfor %}")
+    assert template(tokenizer, text, tmp_path).stop_ids == (2,)
+
+
+def test_llama3(tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"})
+    tokenizer.add_tokens(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], special_tokens=True)
+    chat = ChatFormat(tokenizer, template="llama3")
+    shown = tokenizer.decode(chat.prompt_ids(QUESTION))
+    assert shown == (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert tokenizer.decode(chat.completion_ids(QUESTION, "Yo")) == "Yo<|eot_id|>"
+    assert tokenizer.convert_tokens_to_ids("<|eot_id|>") in chat.stop_ids
+
+
 def test_decoding_drops_special_tokens_and_outer_space(tokenizer: Any) -> None:
     chat = ChatFormat(tokenizer)
     assert chat.decode(chat.completion_ids(QUESTION, " Hello ")) == "Hello"
@@ -171,12 +197,14 @@ def test_no_second_beginning_of_sequence(tokenizer: Any) -> None:
 
 def test_no_template_names_the_setting(tokenizer: Any) -> None:
     tokenizer.chat_template = None
-    with pytest.raises(TemplateError, match=r"no chat template; set model\.chat_template to chatml, plain or a file"):
+    with pytest.raises(
+        TemplateError, match=r"no chat template; set model\.chat_template to chatml, llama3, plain or a file"
+    ):
         ChatFormat(tokenizer)
 
 
 def test_a_template_that_is_no_file_is_quoted(tokenizer: Any) -> None:
-    with pytest.raises(TemplateError, match="'chatlm': neither 'chatml', 'plain' nor a file"):
+    with pytest.raises(TemplateError, match="'chatlm': neither 'chatml', 'llama3', 'plain' nor a file"):
         ChatFormat(tokenizer, template="chatlm")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import GraniteConfig, LlamaConfig, LlamaForCausalLM
 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
@@ -14,7 +14,7 @@ from pipeline.lm.sources import ModelError
 from pipeline.lm.state_memory import StateMemory
 from pipeline.lm.trunk import LowerTrunk
 
-from .builders import in_turn
+from .builders import SIZES, in_turn, noisy, other_architecture, tiny
 
 SEQUENCES = [[5, 6, 7, 8, 9], [5, 6], [5, 6, 7, 8, 9, 10, 11], [5, 6]]
 
@@ -88,11 +88,20 @@ def test_the_trunk_is_whole_again_after_an_error(split: Backbone) -> None:
     assert len(split.lower._trunk.layers) == 4
 
 
-def test_models_that_scale_their_embeddings_take_the_plain_path() -> None:
-    config = Gemma2Config(
-        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, head_dim=8
-    )
-    assert not LowerTrunk.supports(Gemma2ForCausalLM(config).base_model)
+@pytest.mark.parametrize(("scale", "shares"), [(1.0, True), (12.0, False)])
+def test_models_that_scale_their_embeddings_take_the_plain_path(
+    cache: Path, tmp_path: Path, scale: float, shares: bool
+) -> None:
+    """What enters the upper layers would be scaled a second time."""
+    special = {"eos_token_id": 2, "bos_token_id": None, "pad_token_id": 0}
+    config = GraniteConfig(**SIZES, **special, embedding_multiplier=scale)
+    folder = other_architecture(tmp_path, cache, config)
+    backbone = noisy(tiny(cache, name=str(folder), lora={"layers": "upper"}), "policy")
+    assert backbone.packs
+    assert (backbone.lower is not None) == shares
+    plain = backbone.hidden("policy", backbone.pad(SEQUENCES))
+    real = [plain[row, : len(sequence)] for row, sequence in enumerate(SEQUENCES)]
+    assert_close(in_turn(backbone.states("policy", SEQUENCES), SEQUENCES), torch.cat(real), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,20 @@ from typing import Any
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.footprint import Footprint
 from pipeline.lm.generate import generate
-from pipeline.lm.sources import ModelError, resolve
+from pipeline.lm.sources import ModelError
 from tests.lm.builders import PROMPTS, SIZES, other_architecture
+from tests.lm.families import FAMILIES, write
 
 SEQUENCES = [[1, 40, 41, 42, 7], [1, 40, 41, 9, 8, 5], [1, 60, 61]]
 
 
 def whole(cache: Path, name: str = "tiny", **options: Any) -> Backbone:
-    return Backbone.load(name, lora=None, cache_dir=cache, device="cpu", **options)
+    return Backbone.load(name, lora=None, cache_dir=cache, device="cpu", chat_template="chatml", **options)
 
 
 def learnt(backbone: Backbone, name: str, seed: int = 1) -> Backbone:
@@ -49,12 +50,9 @@ def plain_loss(model: Any) -> torch.Tensor:
     return total
 
 
-@pytest.fixture(params=["tiny", "llama, head shared", "qwen2"])
+@pytest.fixture(params=FAMILIES)
 def folder(request: pytest.FixtureRequest, cache: Path, tmp_path: Path) -> str:
-    if request.param == "tiny":
-        return resolve("tiny", cache_dir=cache)
-    config = Qwen2Config(**SIZES) if request.param == "qwen2" else LlamaConfig(**SIZES, tie_word_embeddings=True)
-    return str(other_architecture(tmp_path / "model", cache, config))
+    return str(write(tmp_path / "model", cache, request.param))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
