@@ -27,6 +27,7 @@ OWN = (
     "stages",
     "evaluation",
     "report",
+    "deploy",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "tokenizers", "safetensors"}
 
@@ -61,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "report": {"rundir", "atomic", "gates"},
     "chat": {"config", "rundir", "lm", "stages"},
+    "deploy": {"config", "rundir", "atomic", "progress", "lm", "stages", "report"},
     "selftest": {"config", "rundir", "progress", "rl", "lm", "stages"},
     "terminal": {"lm", "stages", "selftest", "evaluation", "report"},
     "cli": {
@@ -74,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "chat",
         "selftest",
         "terminal",
+        "deploy",
     },
 }
 # Outside packages that a part must never see.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import agent, evaluation, look, sweep
+from pipeline.cli import agent, deploy, evaluation, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.cli.console import errors, resumable
 from pipeline.config import Config, ConfigError, dump_config, load_config
@@ -33,6 +33,7 @@ app.add_typer(agent.app, name="agent")
 app.add_typer(look.app)
 app.add_typer(evaluation.app)
 app.add_typer(sweep.app)
+app.add_typer(deploy.app)
 
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]
 
