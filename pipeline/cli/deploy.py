@@ -1,7 +1,6 @@
 """Out of the run folder: `align export` and `align serve`."""
 
 import json
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -115,7 +114,8 @@ def serve(
     """Answer OpenAI's chat API at http://HOST:PORT/v1 with the trained model, until Ctrl-C.
 
     vLLM puts the adapter on the base; `transformers serve` gets a merged copy, which is made first where there is none.
-    Both keep the run's temperature and longest answer unless a request says otherwise.
+    Both keep the run's temperature and longest answer unless a request says otherwise. Requests name the model by its
+    role: `policy` or `sft`.
     """
     from pipeline.deploy.serve import choose_engine, command, prepare, start
 
@@ -124,7 +124,7 @@ def serve(
         prepare(run_path, role, chosen)
     line = command(run_path, role, chosen, host=host, port=port)
     if show:
-        typer.echo(shlex.join([*(f"{name}={value}" for name, value in line.environment.items()), *line.arguments]))
+        typer.echo(str(line))
         return
-    errors.print(f"{role} of {run_path} at http://{host}:{port}/v1 (Ctrl-C stops it)", highlight=False)
+    errors.print(f"model {role!r} at http://{host}:{port}/v1 (Ctrl-C stops it)", highlight=False)
     start(line)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +25,16 @@ NEEDS = {"vllm": ("vllm",), "transformers": ("fastapi", "uvicorn", "openai")}
 
 @dataclass(frozen=True)
 class Command:
-    """What starts a server, and what its environment needs besides this one's."""
+    """What starts a server, what its environment needs besides this one's, and where it starts."""
 
     arguments: list[str]
     environment: Mapping[str, str]
+    folder: Path | None = None
+
+    def __str__(self) -> str:
+        """As one would type it."""
+        words = [*(f"{name}={value}" for name, value in self.environment.items()), *self.arguments]
+        return (f"cd {shlex.quote(str(self.folder))} && " if self.folder else "") + shlex.join(words)
 
 
 def choose_engine(engine: str) -> Engine:
@@ -58,7 +65,7 @@ def prepare(run_path: Path, role: Role, engine: Engine) -> None:
 
 def merged_folder(run_path: Path, role: Role) -> Path:
     """Where the copy lies: of its own, so that no export that the user made is replaced."""
-    return run_path / "export" / f"{role}-served"
+    return run_path / "export" / "served" / role
 
 
 def command(run_path: Path, role: Role, engine: Engine, *, host: str, port: int) -> Command:
@@ -72,10 +79,11 @@ def command(run_path: Path, role: Role, engine: Engine, *, host: str, port: int)
     if engine == "vllm":
         return _vllm(config, role, adapter, host, port)
     folder = merged_folder(run_path, role).resolve()
-    arguments = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
+    # Requests must name the model as it is named here: by its role, as with vLLM, seen from the folder above.
+    arguments = [sys.executable, "-m", "transformers.cli.transformers", "serve", folder.name]
     arguments += ["--host", host, "--port", str(port), "--device", config.model.device]
     # The model is a folder here: nothing has to be fetched, whatever model a request names.
-    return Command(arguments, QUIET | {"HF_HUB_OFFLINE": "1"})
+    return Command(arguments, QUIET | {"HF_HUB_OFFLINE": "1"}, folder.parent)
 
 
 def _vllm(config: Config, role: Role, adapter: Path, host: str, port: int) -> Command:
@@ -104,4 +112,6 @@ def start(line: Command) -> NoReturn:
     """Become the server: its signals and its exit code are then this process's."""
     sys.stdout.flush()
     sys.stderr.flush()
+    if line.folder is not None:
+        os.chdir(line.folder)
     os.execve(line.arguments[0], line.arguments, {**os.environ, **line.environment})
