@@ -19,7 +19,6 @@ from pipeline.rundir import STAGES, RunDir, RunError, summary
 app = typer.Typer(
     name="align",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help=(
@@ -146,7 +145,7 @@ def _main(
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Entry point. Errors that the user can mend are one message and exit code 2, without a stack trace."""
     try:
-        return app(list(arguments) if arguments is not None else None)
+        return app(list(arguments) if arguments is not None else None, prog_name="align")
     except (ConfigError, RunError) as error:
         _fail(error)
     except (ValueError, FloatingPointError, OSError) as error:
