@@ -28,13 +28,15 @@ OWN = (
     "evaluation",
     "report",
     "deploy",
+    "starter",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "tokenizers", "safetensors"}
 
 # Parts of `pipeline` that each part may import, besides itself and the package root (its version).
 MAY_IMPORT: dict[str, set[str]] = {
     "rl": set(),
-    "config": set(),
+    "starter": set(),
+    "config": {"starter"},
     "machine": set(),
     "atomic": set(),
     "rundir": {"machine", "atomic"},
@@ -77,10 +79,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "selftest",
         "terminal",
         "deploy",
+        "starter",
     },
 }
 # Outside packages that a part must never see.
 NEVER: dict[str, set[str]] = {
+    "starter": HEAVY,
     "config": HEAVY,
     "rundir": HEAVY,
     "machine": HEAVY,

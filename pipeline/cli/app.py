@@ -86,6 +86,19 @@ def report(config: ConfigPath, overrides: Overrides = None) -> None:
     _write_report(Path(loaded.run_dir))
 
 
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to.", show_default="here")] = Path("."),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files of the same names.")] = False,
+) -> None:
+    """Copy the project's own configs and data here, to start from: `align run configs/quickstart.yaml`."""
+    from pipeline.starter import copy_into
+
+    new = copy_into(folder, force=force)
+    typer.echo(f"{len(new)} files in {folder / 'configs'} and {folder / 'data'}")
+    typer.echo(f"next: {'' if folder == Path('.') else f'cd {folder} && '}align run configs/quickstart.yaml")
+
+
 @app.command("config")
 def show_config(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: defaults, file and overrides together."""
