@@ -1,4 +1,4 @@
-"""What pyproject.toml can't say: every package below pipeline/, and configs/ and data/ inside it, left where they are."""
+"""What pyproject.toml can't say: all packages below pipeline/; configs/ and data/ in it too, left where they are."""
 
 from setuptools import find_packages, setup
 
