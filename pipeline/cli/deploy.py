@@ -65,9 +65,12 @@ def export(
         done = write(run_path, to, role=role, out=out, dtype=dtype, force=force, licences=licences)
         _tell(done, as_json)
         return
-    from pipeline.deploy.hub import check_repo, upload
+    from pipeline.deploy.hub import check_adapter, check_repo, upload
+    from pipeline.stages.inputs import open_run
 
     where = check_repo(repo)
+    if what == "adapter":
+        check_adapter(open_run(run_path)[0].model.name)
     done = write(run_path, what, role=role, out=out, dtype=dtype, force=force, reuse=not force, licences=licences)
     _tell(done, as_json)
     _show_upload(done, where, public)

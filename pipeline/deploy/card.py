@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_downloa
 from pipeline import __version__
 from pipeline.report.headline import Comparison, cautions, comparisons, headline
 from pipeline.report.load import Run, load
-from pipeline.report.wording import interval, number, system_name
+from pipeline.report.wording import interval, local_paths_shortened, number, system_name
 from pipeline.rundir import RunDir
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -39,10 +39,8 @@ class Licences:
     data: str | None = None
 
 
-def write_card(
-    run_dir: RunDir, folder: Path, *, form: str, role: str, told: Mapping[str, Any], licences: Licences
-) -> None:
-    """README.md with the hub's front matter. `told` is what the export says of itself."""
+def model_card(run_dir: RunDir, *, form: str, role: str, told: Mapping[str, Any], licences: Licences) -> str:
+    """The text of README.md, with the hub's front matter. `told` is what the export says of itself."""
     run = load(run_dir.path)
     name = run.config["model"]["name"]
     base = licences.model or base_licence(name)
@@ -50,8 +48,8 @@ def write_card(
     sources = {section: run.config[section]["data"]["source"] for section in SECTIONS}
     data = ModelCardData(
         license=base,
-        base_model=name if _on_hub(name) else None,
-        datasets=sorted({source for source in sources.values() if _on_hub(source)}) or None,
+        base_model=name if on_hub(name) else None,
+        datasets=sorted({source for source in sources.values() if on_hub(source)}) or None,
         library_name={"adapter": "peft", "merged": "transformers"}.get(form),
         pipeline_tag="text-generation",
         tags=["align-pipeline", "lora", *(["rlhf"] if role == "policy" else ["sft"])],
@@ -60,21 +58,21 @@ def write_card(
     )
     parts = [
         f"# {run.name}: {system_name(role)}",
-        _what(run, form, role, name),
+        _what(run, form, role, local_paths_shortened(name)),
         f"## Use\n\n{USE[form]}",
         _measured(run, role, pairs, told),
         _data(run, sources, base, licences),
         _again(run),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*cautions(run), *LIMITS)),
     ]
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n").save(folder / "README.md")
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
 def base_licence(name: str) -> str | None:
     """The licence that the base's own card names; None where it has none, or can't be read."""
     try:
         readme = Path(name) / "README.md" if Path(name).is_dir() else None
-        if readme is None and _on_hub(name):
+        if readme is None and on_hub(name):
             readme = Path(hf_hub_download(name, "README.md"))
         found = ModelCard.load(readme).data.license if readme is not None else None
     except Exception:  # the hub's clients raise a dozen unrelated types; a card less is no reason to stop
@@ -82,7 +80,8 @@ def base_licence(name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _on_hub(name: str) -> bool:
+def on_hub(name: str) -> bool:
+    """Whether a name is OWNER/NAME, and neither a path nor a file that is there."""
     return bool(HUB_ID.fullmatch(name)) and not Path(name).exists() and not Path(name).suffix
 
 
@@ -90,7 +89,7 @@ def _eval_result(run: Run, pair: Comparison, source: str) -> EvalResult:
     over = system_name(pair.b, run["evaluate"].metrics.get("best_of"))
     return EvalResult(
         task_type="text-generation",
-        dataset_type=source if _on_hub(source) else Path(source).stem,
+        dataset_type=source if on_hub(source) else Path(source).stem,
         dataset_name=Path(source).name,
         metric_type="win_rate",
         metric_name=f"win rate over {over}, 95 % interval [{pair.low:.3f}, {pair.high:.3f}]",
@@ -138,7 +137,7 @@ def _data(run: Run, sources: Mapping[str, str], base: str | None, licences: Lice
     for section, source in sources.items():
         result = run[section].result
         used = next((d.get("used") for d in result.data.values() if "used" in d), None) if result else None
-        shown = source if _on_hub(source) else Path(source).name
+        shown = source if on_hub(source) else Path(source).name
         lines.append(f"| {SECTIONS[section]} | {shown} | {'–' if used is None else used} |")
     lines += [
         "",

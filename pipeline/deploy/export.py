@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,10 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from pipeline.atomic import folder_atomically
+from pipeline.atomic import folder_atomically, write_atomically
 from pipeline.config import Config, dump_config, parse_config
 from pipeline.deploy import gguf
-from pipeline.deploy.card import Licences, write_card
+from pipeline.deploy.card import Licences, model_card
 from pipeline.deploy.errors import DeployError
 from pipeline.deploy.fidelity import Fidelity, Reference, compare, reference, require
 from pipeline.lm.chat import CONTRACT, ChatFormat
@@ -85,8 +86,10 @@ def export(
     folder = out or run_dir.path / "export" / f"{role}-{form}"
     mark = {"role": role, "form": form, "dtype": dtype, "fingerprint": result.fingerprint}
     earlier = read_mark(folder)
+    card = partial(model_card, run_dir, form=form, role=role, licences=licences or Licences())
     if reuse and earlier is not None and {key: earlier.get(key) for key in mark} == mark:
         found = earlier.get("fidelity")
+        write_atomically(folder / "README.md", card(told=earlier))  # evaluated since then, or other licences
         return Exported(folder, form, role, earlier["stored"], Fidelity(**found) if found else None, fresh=False)
     _refuse_to_overwrite(folder, earlier, force)
     with folder_atomically(folder) as target, _quiet():
@@ -94,7 +97,7 @@ def export(
         (target / RUN_CONFIG).write_text(portable(config), encoding="utf-8")
         told = mark | {"stored": stored, "fidelity": asdict(fidelity) if fidelity else None}
         (target / MARK).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        write_card(run_dir, target, form=form, role=role, told=told, licences=licences or Licences())
+        (target / "README.md").write_text(card(told=told), encoding="utf-8")
     return Exported(folder, form, role, stored, fidelity)
 
 

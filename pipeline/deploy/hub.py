@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from pipeline.deploy.card import on_hub
 from pipeline.deploy.errors import DeployError
 
 
@@ -18,6 +19,13 @@ def check_repo(repo: str | None) -> str:
     except HFValidationError as error:
         raise DeployError(f"--repo {repo!r}: {str(error).splitlines()[0]}") from None
     return repo
+
+
+def check_adapter(base: str) -> None:
+    """Raises DeployError where an adapter's base can't be found from the hub; its folder would name a place on this
+    machine."""
+    if not on_hub(base):
+        raise DeployError(f"an adapter on the hub needs a base on the hub, and {base} isn't there; send --as merged")
 
 
 def upload(folder: Path, repo: str, *, private: bool = True, api: Any = None) -> str:

@@ -53,16 +53,16 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 
 def test_nothing_is_sent_without_yes(run: RunDir, fake: FakeHub, run_align: Align) -> None:
-    code, _, err = run_align("export", str(run.path), "--to", "hub", "--as", "adapter", "--repo", "me/mine")
+    code, _, err = run_align("export", str(run.path), "--to", "hub", "--repo", "me/mine")
     assert code == 0
     assert "to me/mine, private" in err
-    assert "adapter_model.safetensors" in err
+    assert "model.safetensors" in err
     assert "nothing was sent" in err
     assert fake.calls == []
 
 
 def test_yes_sends_what_was_shown(run: RunDir, fake: FakeHub, run_align: Align) -> None:
-    arguments = ("export", str(run.path), "--to", "hub", "--as", "adapter", "--repo", "me/mine", "--yes")
+    arguments = ("export", str(run.path), "--to", "hub", "--repo", "me/mine", "--yes")
     code, out, err = run_align(*arguments)
     assert code == 0
     assert fake.calls == ["create me/mine private", "upload me/mine"]
@@ -78,6 +78,28 @@ def test_a_public_repository_is_not_taken_for_a_private_one(tmp_path: Path, fake
     with pytest.raises(DeployError, match="already and public"):
         hub.upload(tmp_path, "me/mine")
     assert "upload me/mine" not in fake.calls
+
+
+def test_an_adapter_without_a_base_on_the_hub_stays_here(run: RunDir, fake: FakeHub, run_align: Align) -> None:
+    arguments = ("export", str(run.path), "--to", "hub", "--as", "adapter", "--repo", "me/mine", "--yes")
+    code, _, err = run_align(*arguments)
+    assert code == 2
+    assert "needs a base on the hub" in " ".join(err.split())
+    assert fake.calls == []
+    hub.check_adapter("HuggingFaceTB/SmolLM2-135M")
+
+
+def test_what_is_sent_names_no_place_on_this_machine(run: RunDir, fake: FakeHub, run_align: Align) -> None:
+    run_align("export", str(run.path), "--to", "hub", "--repo", "me/mine")
+    for path in (run.path / "export" / "policy-merged").iterdir():
+        assert path.suffix == ".safetensors" or str(run.path.parents[1]) not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_card_is_of_now_though_the_weights_are_there(run: RunDir, fake: FakeHub, run_align: Align) -> None:
+    for licence in ("mit", "apache-2.0"):
+        assert run_align("export", str(run.path), "--to", "hub", "--repo", "me/mine", "--license", licence)[0] == 0
+        card = (run.path / "export" / "policy-merged" / "README.md").read_text(encoding="utf-8")
+        assert f"license: {licence}\n" in card
 
 
 def test_without_a_token_one_sentence(tmp_path: Path, fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
