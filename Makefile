@@ -18,7 +18,7 @@ help:
 	@echo "make clean        remove the environment and caches; runs/ stays"
 
 # Reinstalls only when the dependency files have changed.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,agents,tensorboard]'

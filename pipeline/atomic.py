@@ -30,7 +30,7 @@ def sync_folder(path: Path) -> None:
 @contextlib.contextmanager
 def folder_atomically(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path` to fill; flushed to disk, it takes the place of whatever is there. After an error
-    inside the block it is removed, and what was there stays."""
+    it is removed, and what was there stays."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(hidden, ignore_errors=True)
@@ -45,6 +45,10 @@ def folder_atomically(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(hidden, path)
         sync_folder(path.parent)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -76,8 +76,7 @@ def export(
 
     Raises:
         DeployError: `out` is taken, the copy isn't the trained model, or no GGUF converter is there.
-        RunError: no such run, or its stage isn't finished.
-        ModelError, DataError: base or held-out prompts can't be had.
+        RunError, ModelError, DataError: run, base or held-out prompts can't be had.
     """
     if dtype == "q8_0" and form != "gguf":
         raise DeployError("--dtype q8_0 is for --to gguf; choose auto, float32, bfloat16 or float16")
@@ -87,9 +86,9 @@ def export(
     mark = {"role": role, "form": form, "dtype": dtype, "fingerprint": result.fingerprint}
     earlier = read_mark(folder)
     card = partial(model_card, run_dir, form=form, role=role, licences=licences or Licences())
-    if reuse and earlier is not None and {key: earlier.get(key) for key in mark} == mark:
-        found = earlier.get("fidelity")
+    if reuse and earlier is not None and earlier.items() >= mark.items():
         write_atomically(folder / "README.md", card(told=earlier))  # evaluated since then, or other licences
+        found = earlier["fidelity"]
         return Exported(folder, form, role, earlier["stored"], Fidelity(**found) if found else None, fresh=False)
     _refuse_to_overwrite(folder, earlier, force)
     with folder_atomically(folder) as target, _quiet():

@@ -160,7 +160,7 @@ def port(run: RunDir) -> Iterator[int]:
     environment = {**os.environ, **line.environment}
     server = subprocess.Popen(line.arguments, stderr=subprocess.PIPE, text=True, env=environment, cwd=line.folder)
     try:
-        for _ in range(240):
+        for _ in range(1200):  # a busy machine takes its time
             assert server.poll() is None, server.stderr.read() if server.stderr else ""
             try:
                 ask(free, "/health")
