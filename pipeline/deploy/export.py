@@ -146,9 +146,8 @@ def _merged(config: Config, role: Role, adapter: Path, target: Path, dtype: str)
 
     told = _told_by_adapter(config, role, adapter)
     stored = _write_merged(config, adapter, target, dtype)
-    say("reading it back", visible=config.logging.progress)
     model = AutoModelForCausalLM.from_pretrained(target, use_safetensors=True, dtype="auto").eval()
-    fidelity = compare(told, model)
+    fidelity = compare(told, model, visible=config.logging.progress)
     require(fidelity, "the merged model")
     return stored, fidelity
 
@@ -168,7 +167,7 @@ def _gguf(config: Config, role: Role, adapter: Path, target: Path, dtype: str) -
     if model is None:
         say(f"{file.name} couldn't be checked: transformers doesn't read this architecture's GGUF files")
         return dtype, None
-    fidelity = compare(told, model)
+    fidelity = compare(told, model, visible=config.logging.progress)
     require(fidelity, "the GGUF file's model")
     return dtype, fidelity
 

@@ -13,6 +13,7 @@ from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import generate
 from pipeline.lm.merging import plain_logprobs
 from pipeline.lm.policy import rollout_logprobs, to_rollout
+from pipeline.progress import bar
 from pipeline.stages.inputs import encode_prompts, read
 
 PROMPTS, TOKENS, BATCH = 32, 64, 8
@@ -71,9 +72,13 @@ def reference(config: Config, backbone: Backbone, adapter: str) -> Reference:
     return Reference(done.prompts, answers, logprobs(adapter), logprobs(None))
 
 
-def compare(told: Reference, model: Any) -> Fidelity:
+def compare(told: Reference, model: Any, *, visible: bool = True) -> Fidelity:
     """Hold an ordinary transformers model against what adapter and base said."""
-    theirs = plain_logprobs(model, told.prompts, told.answers)
+    theirs = []
+    with bar("reading it back", len(told.prompts), visible=visible) as progress:
+        for prompt, answer in zip(told.prompts, told.answers, strict=True):
+            theirs.append(plain_logprobs(model, prompt, answer))
+            progress.advance()
     off, effect = _apart(theirs, told.adapter), _apart(told.base, told.adapter)
     return Fidelity(off.mean().item(), off.max().item(), effect.mean().item(), len(off), len(told.prompts))
 

@@ -56,12 +56,9 @@ def merge(
 
 
 @torch.no_grad()
-def plain_logprobs(model: Any, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Tensor]:
-    """log π of each answer's tokens [T_b] at temperature 1 under an ordinary transformers model: one sequence at a
-    time, all logits. Slow and plain, for comparisons."""
-    found = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        ids = torch.tensor([[*prompt, *answer]], device=model.device)
-        table = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
-        found.append(table[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).squeeze(1).cpu())
-    return found
+def plain_logprobs(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
+    """log π of an answer's tokens [T] at temperature 1 under an ordinary transformers model: one sequence, all logits.
+    Slow and plain, for comparisons."""
+    ids = torch.tensor([[*prompt, *answer]], device=model.device)
+    table = model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+    return table[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).squeeze(1).cpu()
