@@ -1,6 +1,6 @@
-# align in a container: an ordinary user, no token inside, runs and fetched models in the volume /work.
+# align in a container: an ordinary user, no token inside, runs and fetched models in the volume /project.
 #   docker build -t align .
-#   docker run --rm -it -v align-work:/work align run configs/quickstart.yaml
+#   docker run --rm -it -v align-project:/project align run configs/quickstart.yaml
 # With a GPU (torch's CUDA wheels bring their own runtime; the host needs its driver and the container toolkit):
 #   docker build -t align-cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126 .
 ARG BASE=python:3.12-slim
@@ -17,16 +17,16 @@ RUN python -m build --wheel --outdir /dist
 FROM ${BASE}
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG EXTRAS=serve,agents
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 HF_HOME=/work/.cache/huggingface
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 HF_HOME=/project/.cache/huggingface
 COPY constraints.txt /tmp/
 RUN pip install --extra-index-url "${TORCH_INDEX}" -c /tmp/constraints.txt torch
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     pip install -c /tmp/constraints.txt "$(ls /dist/*.whl)[${EXTRAS}]"
-RUN useradd --create-home --uid 1000 align && install -d -o align -g align /work
+RUN useradd --create-home --uid 1000 align && install -d -o align -g align /project
 USER align
-WORKDIR /work
+WORKDIR /project
 RUN align init
-VOLUME /work
+VOLUME /project
 EXPOSE 8000
 ENTRYPOINT ["align"]
 CMD ["--help"]
