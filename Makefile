@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help quickstart smoke test test-slow check coverage clean
+.PHONY: help quickstart smoke test test-slow check coverage docs wheel clean
 
 help:
 	@echo "make quickstart   set up, then SFT -> reward -> PPO -> win rates on SmolLM2-135M, with a report"
@@ -13,10 +13,12 @@ help:
 	@echo "make test-slow    the slow tests too"
 	@echo "make coverage     line coverage of pipeline/rl"
 	@echo "make check        ruff and mypy"
+	@echo "make docs         these pages and the API as site/index.html"
+	@echo "make wheel        sources and wheel in dist/"
 	@echo "make clean        remove the environment and caches; runs/ stays"
 
 # Reinstalls only when the dependency files have changed.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,agents,tensorboard]'
@@ -43,5 +45,15 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pipeline
 
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
+
+wheel: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pipeline.cli import main
+from pipeline.config import load_config
 
 settings.register_profile("shared machine", deadline=None)  # a busy machine misses any deadline
 settings.load_profile("shared machine")
@@ -50,3 +51,18 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in the repository's root, as people do: the configs name their data relative to it."""
     monkeypatch.chdir(ROOT)
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A finished run of configs/smoke.yaml, for tests that only look at one: copy it before you change it."""
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    from pipeline.report.html import write_report
+    from pipeline.stages.chain import run_all
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        settings = [f"run_dir={folder}", f"model.cache_dir={cache}", "logging.progress=false"]
+        run_all(load_config("configs/smoke.yaml", settings))
+    write_report(folder)
+    return folder

@@ -27,13 +27,16 @@ OWN = (
     "stages",
     "evaluation",
     "report",
+    "deploy",
+    "starter",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "tokenizers", "safetensors"}
 
 # Parts of `pipeline` that each part may import, besides itself and the package root (its version).
 MAY_IMPORT: dict[str, set[str]] = {
     "rl": set(),
-    "config": set(),
+    "starter": set(),
+    "config": {"starter"},
     "machine": set(),
     "atomic": set(),
     "rundir": {"machine", "atomic"},
@@ -61,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "report": {"rundir", "atomic", "gates"},
     "chat": {"config", "rundir", "lm", "stages"},
+    "deploy": {"config", "rundir", "atomic", "progress", "lm", "stages", "report"},
     "selftest": {"config", "rundir", "progress", "rl", "lm", "stages"},
     "terminal": {"lm", "stages", "selftest", "evaluation", "report"},
     "cli": {
@@ -74,10 +78,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "chat",
         "selftest",
         "terminal",
+        "deploy",
+        "starter",
     },
 }
 # Outside packages that a part must never see.
 NEVER: dict[str, set[str]] = {
+    "starter": HEAVY,
     "config": HEAVY,
     "rundir": HEAVY,
     "machine": HEAVY,

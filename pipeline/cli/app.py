@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import agent, evaluation, look, sweep
+from pipeline.cli import agent, deploy, evaluation, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.cli.console import errors, resumable
 from pipeline.config import Config, ConfigError, dump_config, load_config
@@ -19,7 +19,6 @@ from pipeline.rundir import STAGES, RunDir, RunError, summary
 app = typer.Typer(
     name="align",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help=(
@@ -33,6 +32,7 @@ app.add_typer(agent.app, name="agent")
 app.add_typer(look.app)
 app.add_typer(evaluation.app)
 app.add_typer(sweep.app)
+app.add_typer(deploy.app)
 
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]
 
@@ -84,6 +84,19 @@ def report(config: ConfigPath, overrides: Overrides = None) -> None:
     loaded = load_config(config, overrides or ())
     assert loaded.run_dir is not None
     _write_report(Path(loaded.run_dir))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to.", show_default="here")] = Path("."),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files of the same names.")] = False,
+) -> None:
+    """Copy the project's own configs and data here, to start from: `align run configs/quickstart.yaml`."""
+    from pipeline.starter import copy_into
+
+    new = copy_into(folder, force=force)
+    typer.echo(f"{len(new)} files in {folder / 'configs'} and {folder / 'data'}")
+    typer.echo(f"next: {'' if folder == Path('.') else f'cd {folder} && '}align run configs/quickstart.yaml")
 
 
 @app.command("config")
@@ -145,7 +158,7 @@ def _main(
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Entry point. Errors that the user can mend are one message and exit code 2, without a stack trace."""
     try:
-        return app(list(arguments) if arguments is not None else None)
+        return app(list(arguments) if arguments is not None else None, prog_name="align")
     except (ConfigError, RunError) as error:
         _fail(error)
     except (ValueError, FloatingPointError, OSError) as error:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.agents import AGENTS, AgentConfig
 from pipeline.config.sections import Config
+from pipeline.starter import shipped
 
 AGENT_CONFIGS = Path("configs/agents")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -137,7 +138,7 @@ def read_agent(path: Path) -> AgentConfig:
 def agent_file(algorithm: str, environment: str) -> Path | None:
     """The tuned settings of a pair, from the working directory's configs/ or the project's; None if there are none."""
     name = AGENT_CONFIGS / f"{algorithm}-{environment.replace('/', '-')}.yaml"
-    return next((path for path in (name, Path(__file__).parents[2] / name) if path.is_file()), None)
+    return next((path for path in (name, shipped() / name) if path.is_file()), None)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -145,6 +146,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         near = difflib.get_close_matches(str(path), [str(p) for p in Path("configs").rglob("*.yaml")], n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        if not path.is_absolute() and (shipped() / path).is_file():
+            hint = "; `align init` copies it here, with its data"
         raise ConfigError(f"no config file at {path}{hint}")
     return _read_yaml(path)
 
