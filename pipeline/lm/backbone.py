@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
+from pipeline import processes
+from pipeline.lm import sharding
 from pipeline.lm.adapters import Adapters
 from pipeline.lm.chat import ChatFormat
 from pipeline.lm.fused import fuse_layers
@@ -50,6 +52,7 @@ class Backbone(nn.Module):
         fast: bool = True,
         states_mb: int = 512,
         states_dir: str | None = None,
+        sharded: bool = False,
     ) -> None:
         super().__init__()
         base.requires_grad_(False)
@@ -57,6 +60,7 @@ class Backbone(nn.Module):
         if fast:
             fuse_layers(base.base_model)
         self.chat, self.source, self.fast = chat, source, fast
+        self.sharded = sharded  # then processes must meet in every layer: no states are kept, no weights copied
         self._base = base
         self.adapters = Adapters(base, lora, fused=fast)
         self.heads = self.adapters.heads
@@ -65,7 +69,7 @@ class Backbone(nn.Module):
         self.lower: LowerTrunk | None = None
         adapted: Any = lora.layers_to_transform
         first = 0 if adapted is None else min(adapted)
-        if first > 0 and self.packs and LowerTrunk.supports(self.trunk):
+        if first > 0 and self.packs and not sharded and LowerTrunk.supports(self.trunk):
             self.lower = LowerTrunk(self.trunk, first, StateMemory(states_mb * 2**20, states_dir))
 
     @classmethod
@@ -92,7 +96,8 @@ class Backbone(nn.Module):
         """
         torch.set_float32_matmul_precision(matmul)
         where = choose_device(device)
-        source = resolve(name, sha256=sha256, cache_dir=cache_dir)
+        with processes.one_by_one():
+            source = resolve(name, sha256=sha256, cache_dir=cache_dir)
         options: dict[str, Any] = {
             "dtype": choose_dtype(dtype, where),
             "trust_remote_code": trust_remote_code,
@@ -114,12 +119,17 @@ class Backbone(nn.Module):
             layers_to_transform=layers,
             task_type="CAUSAL_LM",
         )
+        if sharding.wanted():
+            sharding.shard(base, where)
+        elif quantization == "none":
+            base.to(where)
         backbone = cls(
-            base if quantization != "none" else base.to(where),
+            base,
             chat,
             source=name,
             lora=config,
             fast=fast,
+            sharded=sharding.wanted(),
             **{key: lora[key] for key in ("states_mb", "states_dir") if key in lora},
         )
         if gradient_checkpointing:
@@ -141,7 +151,9 @@ class Backbone(nn.Module):
 
     def save(self, name: str, folder: str | Path, *, role: Mapping[str, Any] | None = None) -> None:
         """Write an adapter's folder: PEFT's files, the head, the tokenizer with its template, the contract that goes
-        with it, and `role` as JSON."""
+        with it, and `role` as JSON. Of several processes the first one writes."""
+        if not processes.main():
+            return
         self.adapters.save(name, folder)
         self.chat.save(Path(folder))
         if role is not None:
