@@ -1,19 +1,31 @@
 """Several processes give what one gives, to 1e-5: one smoke run each way, everything compared. Two over gloo here."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
+from pipeline import processes
+from pipeline.lm.sharding import SWITCH
+from pipeline.lm.sources import ModelError
+from pipeline.lm.vllm_sampler import VllmSampler
 from pipeline.rundir import STAGES, read_jsonl
+from tests.lm.builders import tiny
 from tests.test_resume import contents, without_times
+from tests.together import free_port, surroundings
 
 ROOT = Path(__file__).parents[1]
 TOLERANCE = 1e-5
@@ -60,6 +72,7 @@ def done(folder: Path, cache: Path) -> dict[str, Any]:
         "killed": job("hit", 2, at=str(hit), to=1, signal=int(signal.SIGKILL)),
         "asked": job("hit", 2, at=str(asked), to=1, signal=int(signal.SIGTERM)),
         "ended": job("hit", 2, spoil=str(folder / "hit")),
+        "sharded": job("sharded", 2, "model.gradient_checkpointing=true", fsdp=True),
     }
     command = [sys.executable, "-m", "tests.together", json.dumps(list(jobs.values()))]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -119,6 +132,13 @@ def test_two_processes_give_what_one_gives(done: dict[str, Any], folder: Path) -
         assert any(name.startswith(kind) for name in found)
 
 
+def test_a_base_in_pieces_gives_what_a_whole_one_gives(done: dict[str, Any], folder: Path) -> None:
+    """FSDP2, with activations computed again: every stage, sampling and PPO's two passes before one backward too."""
+    assert done["sharded"]["codes"] == [0, 0]
+    found = distances(folder / "one", folder / "sharded")
+    assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
+
+
 def test_shares_were_uneven_and_something_was_learned(folder: Path, done: dict[str, Any]) -> None:
     """Or the comparison would say little."""
     result = json.loads((folder / "two" / "sft" / "result.json").read_text(encoding="utf-8"))
@@ -151,3 +171,103 @@ def test_killed_stopped_and_spoilt_it_ends_with_the_same_bits(done: dict[str, An
     assert "is damaged" in done["ended"]["told"][0]
     assert done["ended"]["codes"] == [0, 0]
     assert contents(folder / "hit") == contents(folder / "two")
+
+
+# ---- the parts ----------------------------------------------------------------------------------------------
+
+
+def in_two(work: Callable[[], None], *, fsdp: bool = False) -> list[int]:
+    """Exit codes of two joined processes, forked from this one, that do `work`; 0 = nothing was raised."""
+    port, children = free_port(), []
+    for rank in range(2):
+        if not (child := os.fork()):
+            code = 1
+            try:
+                os.environ |= surroundings(rank, 2, port, fsdp=fsdp)
+                with processes.joined("cpu"):
+                    work()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 9])
+def test_every_item_is_in_one_batch_and_all_have_as_many_batches(count: int) -> None:
+    def work() -> None:
+        mine = list(processes.batches(range(count), 2))
+        assert all(0 < len(batch) <= 2 for batch, _ in mine)
+        everybody = processes.each(mine)
+        assert len({len(batches) for batches in everybody}) == 1
+        counted = [item for batches in everybody for batch, counts in batches if counts for item in batch]
+        assert sorted(counted) == list(range(count))
+
+    assert in_two(work) == [0, 0]
+
+
+def test_alone_everything_is_its_own() -> None:
+    assert list(processes.batches("abcde", 2)) == [("a", True), ("bc", True), ("de", True)]
+    assert list(processes.batches([], 2)) == []
+    value = torch.ones(3)
+    processes.add(value)
+    assert value.tolist() == [1, 1, 1]
+    assert processes.told(lambda: 7) == 7
+    assert not processes.anyone(False)
+
+
+def test_sums_and_maxima_over_processes() -> None:
+    def work() -> None:
+        rank = processes.rank()
+        floats, numbers, largest = torch.tensor([0.1 * (1 - rank), 2.0 * rank]), torch.tensor(rank + 1), torch.zeros(1)
+        weight = torch.nn.Parameter(torch.zeros(2, 2))
+        weight.grad = torch.full((2, 2), float(rank + 1)).T
+        processes.add(floats, numbers)
+        processes.combine([weight], sums := torch.tensor([1.0]), largest.fill_(rank))
+        assert floats.tolist() == torch.tensor([0.1, 2.0]).tolist()  # beside zeros the same bits
+        assert (int(numbers), float(sums), float(largest)) == (3, 2.0, 1.0)
+        assert weight.grad.tolist() == [[3.0, 3.0], [3.0, 3.0]]
+        assert processes.told(lambda: "first" if rank == 0 else "second") == "first"
+        assert processes.anyone(rank == 1)
+
+    assert in_two(work) == [0, 0]
+
+
+def test_layers_are_in_pieces_and_the_rest_is_whole(cache: Path) -> None:
+    def work() -> None:
+        base = tiny(cache)
+        layers = [p for name, p in base.trunk.named_parameters() if name.startswith("layers.") and "lora" not in name]
+        held = sum(p.to_local().numel() for p in layers)
+        assert held == sum(p.numel() for p in layers) / 2
+        assert not isinstance(base.head_weight, DTensor)
+        base.adapters.add("sft")
+        assert not any(isinstance(p, DTensor) for p in base.adapters.parameters_of("sft"))
+        assert base.lower is None
+
+    tiny(cache)
+    assert in_two(work, fsdp=True) == [0, 0]
+
+
+def test_what_one_process_cant_do_is_refused(cache: Path) -> None:
+    def work() -> None:
+        with pytest.raises(ModelError, match="works in one process"):
+            VllmSampler(tiny(cache), memory=0.4, max_length=16)
+
+    tiny(cache)
+    assert in_two(work) == [0, 0]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_takes_its_configs(path: Path) -> None:
+    """It refuses a key that it doesn't know, and makes of the file what the launcher hands to the processes."""
+    config = load_config_from_file(str(path))
+    parser = launch_command_parser()
+    arguments, *_ = _validate_launch_command(parser.parse_args(["--config_file", str(path), "--cpu", "scripts/run.py"]))
+    assert config.num_processes == 2
+    assert arguments.use_fsdp == (path.stem == "fsdp2")
+    if arguments.use_fsdp:
+        assert prepare_multi_gpu_env(arguments)[SWITCH] == "true"
+        assert config.fsdp_config["fsdp_version"] == 2

@@ -38,22 +38,27 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def surroundings(rank: int, count: int, port: int, *, fsdp: bool = False) -> dict[str, str]:
+    """What a launcher tells its processes."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    found = {name: str(value) for name, value in numbers.items()}
+    switch = {"ACCELERATE_USE_FSDP": "true" if fsdp else "false"}
+    return found | switch | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
 def launch(rank: int, job: dict[str, Any], port: int, told: Path) -> int:
     """The process id of one of a job's processes."""
-    count = job["processes"]
-    if count > 1:
-        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ |= {name: str(value) for name, value in (numbers | where).items()}
-        os.environ["ACCELERATE_USE_FSDP"] = "true" if job.get("fsdp") else "false"
+    before = dict(os.environ)
+    if job["processes"] > 1:
+        os.environ |= surroundings(rank, job["processes"], port, fsdp=job.get("fsdp", False))
     error, file = os.dup(2), os.open(told, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(file, 2)
     child = start(job["arguments"])
     os.dup2(error, 2)
     os.close(error)
     os.close(file)
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "ACCELERATE_USE_FSDP"):
-        os.environ.pop(name, None)
+    os.environ.clear()
+    os.environ |= before
     return child
 
 
