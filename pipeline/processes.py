@@ -58,12 +58,17 @@ def joined(device: str = "auto") -> Iterator[None]:
     """Work together while the block runs: over NCCL where each has a GPU of its own, else over gloo.
 
     Raises:
-        ProcessError: another process has ended, or was silent for `TIMEOUT`.
+        ProcessError: another process has ended, or was silent for `TIMEOUT`; or DeepSpeed was asked for.
     """
     global _group
     if launched() == 1 or _group is not None:
         yield
         return
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ProcessError(
+            "DeepSpeed isn't supported: configs/accelerate/fsdp2.yaml shares the base out as its ZeRO-3 does, and "
+            "ddp.yaml serves where the base fits on every GPU"
+        )
     import torch
     from accelerate import PartialState
 

@@ -156,7 +156,7 @@ class StageDir:
             artifacts=dict(artifacts or {}),
             data=dict(data or {}),
             peak_gpu_mb=peak_gpu_mb,
-            environment=environment(device, dtype),
+            environment=environment(device, dtype) | {"processes": str(processes.world())},
             **self._spent(),
         )
         if not processes.main():
