@@ -17,7 +17,7 @@ from pipeline.rl.kl import kl_k3
 from pipeline.rl.objective import Evaluation, Minibatch, Objective, Policy, per_step_losses
 from pipeline.rl.rollout import Rollout
 from pipeline.rl.tensors import aggregate, check_shape, denominator, masked_mean, masked_sum
-from pipeline.rl.together import Alone, Processes
+from pipeline.rl.together import ALONE, Processes
 
 __all__ = ["Evaluation", "Objective", "Policy", "update"]
 
@@ -40,7 +40,7 @@ def update(
     group_size: int = 1,
     generator: torch.Generator | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
-    processes: Processes = Alone(),  # noqa: B008
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Minimise `objective` on one rollout; the rows (or groups of them) are permuted afresh every epoch.
 
@@ -63,8 +63,7 @@ def update(
             what they have in common once. Where minibatch_size is no multiple of it, rows are permuted one by one.
         generator: source of the permutations.
         backward: how to backpropagate, e.g. `accelerator.backward`.
-        processes: those that update the same weights on the same rollout (without empty rows); each evaluates its rows
-            of a minibatch, microbatch_size at a time.
+        processes: those that update the same weights on the same rollout, without empty rows; each evaluates a part.
 
     Returns:
         Means over minibatches (`policy/ratio_max`: the maximum), only the keys that apply: policy/loss,
@@ -87,8 +86,8 @@ def update(
         clear_gradients(parameters)
         measure = statistics or target_kl is not None
         passes = processes.batches(range(len(batch.mask)), micro)
-        found = _accumulate(policy, batch, passes, objective, train_policy, measure, backward)
-        stats = _combined(*found, parameters, processes)
+        sums, maxima = _accumulate(policy, batch, passes, objective, train_policy, measure, backward)
+        stats = _combined(sums, maxima, parameters, processes)
         norm = clip_gradients(parameters, max_grad_norm)
         _require_finite(stats.pop("loss"), norm, epoch, number, parameters)
         if train_policy:
@@ -161,7 +160,7 @@ def _accumulate(
     measure: bool,
     backward: Callable[[Tensor], None],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients of one minibatch, summed over its microbatches; returns sums, of which one is "loss", and maxima."""
+    """Gradients of one minibatch, summed over this process's passes; returns sums, among them "loss", and maxima."""
     divisor = denominator(batch.mask, objective.aggregate, objective.max_length)
     steps = batch.mask.sum()
     totals: dict[str, Tensor] = {}
@@ -203,10 +202,10 @@ def _combined(
     totals: dict[str, Tensor], maxima: dict[str, Tensor], parameters: Sequence[Tensor], processes: Processes
 ) -> dict[str, float]:
     """Everybody's gradients, in place, and figures."""
-    numbers = torch.stack([value.double() for value in (*totals.values(), *maxima.values())])
+    numbers = torch.stack([value.double() for value in (totals | maxima).values()])
     processes.combine(parameters, numbers[: len(totals)], numbers[len(totals) :])
     # One transfer for all numbers: every .item() would wait for the device.
-    return dict(zip([*totals, *maxima], numbers.tolist(), strict=True))
+    return dict(zip(totals | maxima, numbers.tolist(), strict=True))
 
 
 def _ratio(evaluation: Evaluation, chunk: Minibatch) -> Tensor:
