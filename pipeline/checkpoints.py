@@ -6,7 +6,8 @@ RUN/STAGE/checkpoints/000012-policy/
   hashes.json          SHA-256 of both
 
 A snapshot is written into a hidden folder, flushed to disk, and renamed: it is there whole or not at all. The newest
-are kept; one that is damaged is passed over for the one before it.
+are kept; one that is damaged is passed over for the one before it. Of several processes the first one reads and writes
+them for all; each has random numbers of its own in them.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline import processes
 from pipeline.atomic import sync_folder, write_atomically
 from pipeline.progress import say
 from pipeline.rundir import RunError, StageDir
@@ -46,21 +48,28 @@ class Checkpoints:
     def __init__(self, out: StageDir, *, seconds: float = 60.0, keep: int = 2, visible: bool = False) -> None:
         self._out, self._seconds, self._keep = out, seconds, keep
         self._folder = out.checkpoints
-        self._found: dict[str, dict[str, Any]] = {}  # the newest good one of each name
+        self._serial = 0
+        self._found = processes.told(self._open)  # the newest good one of each name
+        self._spoke = time.monotonic()
+        if self._found:
+            seconds = max(content["position"]["seconds"] for content in self._found.values())
+            say(f"{out.stage}: going on after {seconds:.0f} s of work", visible=visible)
+
+    def _open(self) -> dict[str, dict[str, Any]]:
+        """Read the newest good snapshot of each name, and leave the folder as the newest of all says it was."""
+        found: dict[str, dict[str, Any]] = {}
         position = None
         for folder in sorted(self._folder.glob("[0-9]*"), reverse=True):
             name = folder.name.partition("-")[2]
-            if name not in self._found and (content := self._read(folder)) is not None:
+            if name not in found and (content := self._read(folder)) is not None:
                 position = position or content["position"]
-                self._found[name] = content
-        out.rewind(position)
+                found[name] = content
+        self._out.rewind(position)
         self._folder.mkdir(exist_ok=True)
         for unfinished in self._folder.glob(".*"):
             shutil.rmtree(unfinished)
         self._serial = max((int(folder.name.partition("-")[0]) for folder in self._folder.iterdir()), default=0)
-        self._spoke = time.monotonic()
-        if position is not None:
-            say(f"{out.stage}: going on after {position['seconds']:.0f} s of work", visible=visible)
+        return found
 
     def latest(self, name: str) -> dict[str, Any] | None:
         """The state under `name` to go on from, random numbers of torch set as they were; None = begin.
@@ -70,19 +79,21 @@ class Checkpoints:
         content = self._found.pop(name, None)
         if content is None:
             return None
-        set_random_state(content["random"])
+        states = content["random"]
+        set_random_state(states[min(processes.rank(), len(states) - 1)])
         return content["state"]  # type: ignore[no-any-return]
 
     def step(self, name: str, state: Callable[[], State]) -> None:
         """After each step: write a snapshot when it is time.
 
         Raises:
-            KeyboardInterrupt: somebody has asked to stop; the snapshot is written.
+            KeyboardInterrupt: somebody has asked to stop, whichever process heard it; the snapshot is written.
         """
-        stopping = stop_requested()
-        if stopping or time.monotonic() - self._spoke >= self._seconds:
+        stopping = processes.anyone(stop_requested())
+        if stopping or processes.anyone(processes.main() and time.monotonic() - self._spoke >= self._seconds):
             self.save(name, state())
         if stopping:
+            processes.wait()  # a launcher ends all when the first one has ended, and that must not cut the snapshot
             raise KeyboardInterrupt
 
     def save(self, name: str, state: State) -> None:
@@ -91,6 +102,9 @@ class Checkpoints:
         Raises:
             RunError: it can't be written; what was written before is still there.
         """
+        random = processes.each(random_state())
+        if not processes.main():
+            return
         self._serial += 1
         folder = self._folder / f"{self._serial:06d}-{name}"
         hidden = self._folder / f".{folder.name}"
@@ -99,7 +113,7 @@ class Checkpoints:
             content = {
                 "fingerprint": self._out.fingerprint,
                 "position": self._out.position(),
-                "random": random_state(),
+                "random": random,
                 "state": state,
             }
             tensors: dict[str, Tensor] = {}
@@ -154,16 +168,15 @@ def overwrite(parameters: Iterable[Tensor], values: Iterable[Tensor]) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of torch's own generators."""
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": devices}
+    """The states of torch's own generators, of the CPU and of the GPU in use."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}
 
 
 def set_random_state(state: State) -> None:
     """Put torch's generators back."""
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:

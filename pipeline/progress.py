@@ -1,4 +1,5 @@
-"""Progress bars with rates and the figures that matter, on terminals; quiet lines elsewhere."""
+"""Progress bars with rates and the figures that matter, on terminals; quiet lines elsewhere. Of several processes the
+first one speaks."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from pipeline import processes
 
 console = Console(stderr=True)
 _LINE_EVERY = 30.0  # seconds between lines when there is no terminal
@@ -46,6 +49,7 @@ class Bar:
 def bar(title: str, total: int, *, visible: bool = True, done: int = 0) -> Iterator[Bar]:
     """A progress bar for the block, `done` of it already; without a terminal, a line every half minute and one at the
     end."""
+    visible = visible and processes.main()
     if not (visible and console.is_terminal):
         yield Bar(title, total, None, visible, done)
         return
@@ -63,7 +67,7 @@ def bar(title: str, total: int, *, visible: bool = True, done: int = 0) -> Itera
 
 def say(text: str, *, visible: bool = True) -> None:
     """One line for the person who watches."""
-    if visible:
+    if visible and processes.main():
         console.print(text, highlight=False)
 
 

@@ -1,4 +1,5 @@
-"""The run folder: resolved config, metrics, samples, and each stage's result, written last and atomically.
+"""The run folder: resolved config, metrics, samples, and each stage's result, written last and atomically. Of several
+processes the first one writes.
 
 runs/NAME/
   config.yaml                     the resolved configuration
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import processes
 from pipeline.atomic import write_atomically
 from pipeline.machine import environment, peak_rss_mb, reset_peak_rss
 
@@ -66,12 +68,8 @@ class StageDir:
     """
 
     def __init__(self, path: Path, stage: str, fingerprint: str, *, resume: bool = False) -> None:
-        if path.exists() and not resume:
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        for half in path.rglob(".*tmp*"):  # files that a killed process was writing, safetensors' own among them
-            if half.is_file():
-                half.unlink()
+        if processes.main():
+            _clear(path, keep=resume)
         self.path, self.stage, self.fingerprint = path, stage, fingerprint
         self.checkpoints = path / CHECKPOINTS
         self._started, self._before = time.perf_counter(), {"seconds": 0.0, "peak_rss_mb": 0.0}
@@ -98,6 +96,8 @@ class StageDir:
 
     def rewind(self, position: Mapping[str, float] | None) -> None:
         """Cut the logs to `position` and count on from there; None = nothing counts, the folder is emptied."""
+        if not processes.main():
+            return
         if position is None:
             shutil.rmtree(self.path)
             self.path.mkdir()
@@ -133,6 +133,8 @@ class StageDir:
             self._append("samples.jsonl", row)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        if not processes.main():
+            return
         with open(self.path / name, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -154,12 +156,24 @@ class StageDir:
             artifacts=dict(artifacts or {}),
             data=dict(data or {}),
             peak_gpu_mb=peak_gpu_mb,
-            environment=environment(device, dtype),
+            environment=environment(device, dtype) | {"processes": str(processes.world())},
             **self._spent(),
         )
+        if not processes.main():
+            return result
         write_atomically(self.path / "result.json", json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n")
         shutil.rmtree(self.checkpoints, ignore_errors=True)  # nobody goes on from them any more
         return result
+
+
+def _clear(path: Path, *, keep: bool) -> None:
+    """Make a stage's folder, empty, or without the files that a killed process was writing, safetensors' among them."""
+    if path.exists() and not keep:
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    for half in path.rglob(".*tmp*"):
+        if half.is_file():
+            half.unlink()
 
 
 class RunDir:
@@ -170,6 +184,8 @@ class RunDir:
 
     def create(self, config_text: str) -> None:
         """Make the folder and store the resolved config. Raises RunError when the folder can't be written."""
+        if not processes.main():
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / "config.yaml", config_text)
@@ -212,7 +228,7 @@ class RunDir:
     def open_stage(self, stage: str, fingerprint: str, *, resume: bool = False) -> StageDir:
         """The folder of a stage about to run, empty unless an interrupted one may go on; results of the stage and of
         those after it are withdrawn."""
-        for later in STAGES[STAGES.index(stage) :] if stage in STAGES else ():
+        for later in STAGES[STAGES.index(stage) :] if stage in STAGES and processes.main() else ():
             (self.path / later / "result.json").unlink(missing_ok=True)
         try:
             return StageDir(self.path / stage, stage, fingerprint, resume=resume)

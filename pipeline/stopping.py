@@ -2,13 +2,16 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from pipeline import processes
 from pipeline.progress import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ECHO = 5.0  # seconds: launchers pass on what the terminal has sent to all processes already
 _asked = threading.Event()
 
 
@@ -27,9 +30,15 @@ def stopping() -> Iterator[None]:
         yield
         return
 
+    first = 0.0
+
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         if _asked.is_set():
-            raise KeyboardInterrupt
+            if processes.launched() == 1 or time.monotonic() - first > ECHO:
+                raise KeyboardInterrupt
+            return
+        first = time.monotonic()
         _asked.set()
         say("stopping after this step, and keeping it; once more to stop at once")
 

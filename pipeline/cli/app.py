@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import __version__
+from pipeline import __version__, processes
 from pipeline.cli import agent, deploy, evaluation, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.cli.console import errors, resumable
@@ -51,7 +51,8 @@ def run(config: ConfigPath, overrides: Overrides = None, force: Force = False) -
     """Run all stages and write the report. Finished, unchanged stages are skipped; a stopped one goes on."""
     loaded = _run_stages(config, overrides, STAGES, force)
     assert loaded.run_dir is not None
-    _write_report(Path(loaded.run_dir))
+    if processes.main():
+        _write_report(Path(loaded.run_dir))
 
 
 @app.command()
@@ -169,5 +170,6 @@ def main(arguments: Sequence[str] | None = None) -> Any:
 
 
 def _fail(error: Exception) -> None:
-    errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+    who = "" if processes.main() else f"process {processes.rank()}: "
+    errors.print(f"{who}error: {error}", style="red", highlight=False, markup=False)
     sys.exit(2)

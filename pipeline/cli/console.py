@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
+from pipeline import processes
+
 errors = Console(stderr=True)
 
 
@@ -15,5 +17,6 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        errors.print("stopped; run the same command to go on from the newest checkpoint", style="yellow")
+        if processes.main():
+            errors.print("stopped; run the same command to go on from the newest checkpoint", style="yellow")
         raise typer.Exit(130) from None

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
+from pipeline import processes
+from pipeline.lm import sharding
 from pipeline.lm.adapters import AdapterWeights
 from pipeline.lm.chat import ChatFormat
 from pipeline.lm.fused import fuse_layers
@@ -53,6 +55,7 @@ class Backbone(nn.Module):
         fast: bool = True,
         states_mb: int = 512,
         states_dir: str | None = None,
+        sharded: bool = False,
     ) -> None:
         super().__init__()
         base.requires_grad_(False)
@@ -60,6 +63,7 @@ class Backbone(nn.Module):
         if fast and lora is not None:  # fused layers train no base weight
             fuse_layers(base.base_model)
         self.chat, self.source, self.fast, self.lora = chat, source, fast, lora
+        self.sharded = sharded  # then processes must meet in every layer: no states are kept, no weights copied
         self._base = base
         self.adapters = Roles(base, WholeWeights(base) if lora is None else AdapterWeights(base, lora, fused=fast))
         self.heads = self.adapters.heads
@@ -68,7 +72,7 @@ class Backbone(nn.Module):
         self.lower: LowerTrunk | None = None
         adapted: Any = None if lora is None else lora.layers_to_transform
         first = 0 if adapted is None else min(adapted)
-        if first > 0 and self.packs and LowerTrunk.supports(self.trunk):
+        if first > 0 and self.packs and not sharded and LowerTrunk.supports(self.trunk):
             lower = LowerTrunk(self.trunk, first, StateMemory(states_mb * 2**20, states_dir))
             self.lower = lower if lower.agrees() else None
 
@@ -98,7 +102,8 @@ class Backbone(nn.Module):
         """
         torch.set_float32_matmul_precision(matmul)
         where = choose_device(device)
-        source = resolve(name, sha256=sha256, cache_dir=cache_dir)
+        with processes.one_by_one():
+            source = resolve(name, sha256=sha256, cache_dir=cache_dir)
         options: dict[str, Any] = {
             "dtype": choose_dtype(dtype, where),
             "trust_remote_code": trust_remote_code,
@@ -112,12 +117,21 @@ class Backbone(nn.Module):
         except (OSError, ConnectionError) as error:
             raise ModelError(unreachable(name, error)) from None
         require_text_only(base.config)
+        if sharding.wanted():
+            if lora is None:
+                raise ModelError(
+                    "a base in pieces (FSDP) carries adapters only; give lora a section, or launch with DDP"
+                )
+            sharding.shard(base, where)
+        elif quantization == "none":
+            base.to(where)
         backbone = cls(
-            base if quantization != "none" else base.to(where),
+            base,
             chat,
             source=name,
             lora=None if lora is None else lora_config(base, lora),
             fast=fast,
+            sharded=sharding.wanted(),
             **{key: value for key, value in (lora or {}).items() if key in ("states_mb", "states_dir")},
         )
         if gradient_checkpointing:
@@ -139,7 +153,9 @@ class Backbone(nn.Module):
 
     def save(self, name: str, folder: str | Path, *, role: Mapping[str, Any] | None = None) -> None:
         """Write an adapter's folder: PEFT's files, the head, the tokenizer with its template, the contract that goes
-        with it, and `role` as JSON."""
+        with it, and `role` as JSON. Of several processes the first one writes."""
+        if not processes.main():
+            return
         self.adapters.save(name, folder)
         self.chat.save(Path(folder))
         if role is not None:

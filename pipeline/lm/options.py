@@ -9,21 +9,27 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.pytorch_utils import Conv1D
 
+from pipeline import processes
 from pipeline.lm.chat import ChatFormat
 from pipeline.lm.sources import ModelError
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """CUDA when there is one, then Apple's MPS, then the CPU; or what the user names."""
+    """CUDA when there is one (each process its own), then Apple's MPS, then the CPU; or what the user names."""
     if device != "auto":
         if device == "cuda" and not torch.cuda.is_available():
             raise ModelError("model.device cuda: torch sees no CUDA device; use auto or cpu")
         if device == "mps" and not torch.backends.mps.is_available():
             raise ModelError("model.device mps: torch sees no Apple GPU; use auto or cpu")
-        return torch.device(device)
+        return torch.device(device) if device != "cuda" else _gpu()
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return _gpu()
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _gpu() -> torch.device:
+    """The one and only, or among several processes of one machine the one with this process's number."""
+    return torch.device("cuda", processes.local_rank()) if processes.world() > 1 else torch.device("cuda")
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

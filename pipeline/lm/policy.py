@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline import processes
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import Completions, Sampler, generate
 from pipeline.lm.packing import States
@@ -177,12 +178,14 @@ def rollout_logprobs(
 ) -> Tensor:
     """log π of a rollout's actions [B,T] under any adapter (None = the base), without gradient."""
     logprobs = torch.zeros_like(rollout.logprobs)
-    for rows in batches(backbone, rollout, batch_size):
+    for rows, counts in processes.batches(order(backbone, rollout), batch_size):
         part = rollout.select(rows)
         at = Positions(part.context, part.actions[:, : int(part.lengths.max())])
         hidden = at.select(backbone.states(adapter, at.sequences))
         stats = backbone.logprobs(adapter, hidden, at.targets, temperature=temperature)
-        logprobs[rows, : at.mask.shape[1]] = at.scatter(stats.logprobs)
+        if counts:
+            logprobs[rows, : at.mask.shape[1]] = at.scatter(stats.logprobs)
+    processes.add(logprobs)
     return logprobs
 
 
@@ -192,16 +195,17 @@ def mean_logprobs(
 ) -> Tensor:
     """Mean log π a token [B] of each text behind its first `starts[b]` ≥ 1 tokens, at temperature 1. Nats."""
     means = torch.zeros(len(texts), device=backbone.device)
-    order = sorted(range(len(texts)), key=lambda i: list(texts[i]) if backbone.packs else [-len(texts[i])])
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
+    alike = sorted(range(len(texts)), key=lambda i: list(texts[i]) if backbone.packs else [-len(texts[i])])
+    for rows, counted in processes.batches(alike, batch_size):
         places = [(row, at) for row, i in enumerate(rows) for at in range(starts[i], len(texts[i]))]
         row, column = torch.tensor(places, device=backbone.device).T
         targets = torch.tensor([texts[rows[r]][at] for r, at in places], device=backbone.device)
         hidden = backbone.states(adapter, [texts[i] for i in rows]).at(row, column - 1)
         counts = torch.bincount(row, minlength=len(rows))
         logprobs = backbone.logprobs(adapter, hidden, targets).logprobs
-        means[rows] = logprobs.new_zeros(len(rows)).index_add(0, row, logprobs) / counts
+        if counted:
+            means[rows] = logprobs.new_zeros(len(rows)).index_add(0, row, logprobs) / counts
+    processes.add(means)
     return means
 
 
@@ -209,15 +213,17 @@ def mean_logprobs(
 def rollout_values(policy: LanguagePolicy, rollout: Rollout) -> Tensor:
     """V(s_t) of a rollout's states [B,T], without gradient."""
     values = torch.zeros_like(rollout.logprobs)
-    for rows in batches(policy.backbone, rollout, policy.batch_size):
+    for rows, counts in processes.batches(order(policy.backbone, rollout), policy.batch_size):
         part = rollout.select(rows)
         longest = int(part.lengths.max())
-        values[rows, :longest] = policy.values(part.context, part.actions[:, :longest])
+        found = policy.values(part.context, part.actions[:, :longest])
+        if counts:
+            values[rows, :longest] = found
+    processes.add(values)
     return values
 
 
-def batches(backbone: Backbone, rollout: Rollout, size: int) -> tuple[Tensor, ...]:
-    """Row indices: neighbours together, which share their prompt, or where nothing is shared, rows of like length."""
+def order(backbone: Backbone, rollout: Rollout) -> Tensor:
+    """Rows [B] as batches take them: neighbours, which share their prompt, or where nothing is shared, by length."""
     total = rollout.context["prompt_lengths"] + rollout.lengths
-    order = torch.arange(len(total)) if backbone.packs else total.argsort(descending=True, stable=True)
-    return order.split(size)
+    return torch.arange(len(total)) if backbone.packs else total.argsort(descending=True, stable=True)

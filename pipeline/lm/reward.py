@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline import processes
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import sequences
 from pipeline.rl.rollout import Rollout
@@ -53,10 +54,12 @@ class RewardModel:
         packs = self.backbone.packs
         order = sorted(range(len(sequences)), key=lambda i: list(sequences[i]) if packs else [-len(sequences[i])])
         scores = torch.zeros(len(sequences), device=self.backbone.device)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            scores[rows] = self.scores([sequences[i] for i in rows])
-            told(len(rows))
+        for rows, counts in processes.batches(order, batch_size):
+            found = self.scores([sequences[i] for i in rows])
+            if counts:
+                scores[rows] = found
+                told(len(rows) * processes.world())  # the others are as far
+        processes.add(scores)
         return scores
 
     def score(self, rollout: Rollout, *, batch_size: int = 16) -> Tensor:

@@ -46,7 +46,7 @@ class StaticDecoder:
     @staticmethod
     def supports(backbone: Backbone) -> bool:
         """The family's layers, unquantised, with full attention everywhere."""
-        if not backbone.fast:
+        if not backbone.fast or backbone.sharded:
             return False
         quantised = any(type(module).__module__.startswith("bitsandbytes") for module in backbone.trunk.modules())
         return in_family(backbone.config) and full_attention(backbone.config) and not quantised

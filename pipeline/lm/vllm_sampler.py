@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from pipeline import processes
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import Completions
 from pipeline.lm.sources import ModelError
@@ -33,11 +34,13 @@ class VllmSampler:
         max_length: longest prompt and completion together, in tokens.
 
     Raises:
-        ModelError: vLLM isn't installed, or the base is quantised.
+        ModelError: vLLM isn't installed, the base is quantised, or several processes work together.
     """
 
     def __init__(self, backbone: Backbone, *, memory: float, max_length: int) -> None:
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        if processes.world() > 1:
+            raise ModelError("policy.sampler vllm: works in one process; take policy.sampler: own with several")
         if getattr(backbone.config, "quantization_config", None) is not None:
             raise ModelError("policy.sampler vllm: needs a base that isn't quantised; set model.quantization: none")
         assert backbone.lora is not None

@@ -6,7 +6,8 @@ statistics.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from pipeline.rl.kl import kl_k3
 from pipeline.rl.objective import Evaluation, Minibatch, Objective, Policy, per_step_losses
 from pipeline.rl.rollout import Rollout
 from pipeline.rl.tensors import aggregate, check_shape, denominator, masked_mean, masked_sum
+from pipeline.rl.together import ALONE, Processes
 
 __all__ = ["Evaluation", "Objective", "Policy", "update"]
 
@@ -38,6 +40,7 @@ def update(
     group_size: int = 1,
     generator: torch.Generator | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Minimise `objective` on one rollout; the rows (or groups of them) are permuted afresh every epoch.
 
@@ -60,6 +63,7 @@ def update(
             what they have in common once. Where minibatch_size is no multiple of it, rows are permuted one by one.
         generator: source of the permutations.
         backward: how to backpropagate, e.g. `accelerator.backward`.
+        processes: those that update the same weights on the same rollout, without empty rows; each evaluates a part.
 
     Returns:
         Means over minibatches (`policy/ratio_max`: the maximum), only the keys that apply: policy/loss,
@@ -81,7 +85,9 @@ def update(
     for epoch, number, batch in _minibatches(whole, epochs, minibatch_size, micro, group_size, generator):
         clear_gradients(parameters)
         measure = statistics or target_kl is not None
-        stats = _accumulate(policy, batch, micro, objective, train_policy, measure, backward)
+        passes = processes.batches(range(len(batch.mask)), micro)
+        sums, maxima = _accumulate(policy, batch, passes, objective, train_policy, measure, backward)
+        stats = _combined(sums, maxima, parameters, processes)
         norm = clip_gradients(parameters, max_grad_norm)
         _require_finite(stats.pop("loss"), norm, epoch, number, parameters)
         if train_policy:
@@ -148,22 +154,24 @@ def _require_finite(loss: float, norm: float, epoch: int, number: int, parameter
 def _accumulate(
     policy: Policy,
     batch: Minibatch,
-    micro: int,
+    passes: Iterable[tuple[Sequence[int], bool]],
     objective: Objective,
     train_policy: bool,
     measure: bool,
     backward: Callable[[Tensor], None],
-) -> dict[str, float]:
-    """Gradients of one minibatch, summed over its microbatches; returns total "loss" and, to measure, statistics."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients of one minibatch, summed over this process's passes; returns sums, among them "loss", and maxima."""
     divisor = denominator(batch.mask, objective.aggregate, objective.max_length)
     steps = batch.mask.sum()
     totals: dict[str, Tensor] = {}
     maxima: dict[str, Tensor] = {}
     size = len(batch.mask)
-    for start in range(0, size, micro):
-        chunk = batch if micro >= size else batch.rows(torch.arange(start, min(start + micro, size)))
+    for rows, counts in passes:
+        chunk = batch if len(rows) == size else batch.rows(torch.tensor(rows))
         if chunk.mask.shape[1] == 0:
             continue
+        if not counts:
+            chunk = replace(chunk, mask=torch.zeros_like(chunk.mask))
         evaluation = policy.evaluate(chunk.context, chunk.actions)
         for name, value in zip(("logprobs", "entropy", "values"), evaluation, strict=True):
             if value is not None:
@@ -187,10 +195,17 @@ def _accumulate(
                 largest = torch.where(chunk.mask, ratio, 0.0).max()  # the 1 of padding is no ratio
                 for name, value in (("policy/ratio_max", largest), ("ratio_error", error)):
                     maxima[name] = torch.maximum(maxima.get(name, value), value)
-    names = [*totals, *maxima]
+    return totals, maxima
+
+
+def _combined(
+    totals: dict[str, Tensor], maxima: dict[str, Tensor], parameters: Sequence[Tensor], processes: Processes
+) -> dict[str, float]:
+    """Everybody's gradients, in place, and figures."""
+    numbers = torch.stack([value.double() for value in (totals | maxima).values()])
+    processes.combine(parameters, numbers[: len(totals)], numbers[len(totals) :])
     # One transfer for all numbers: every .item() would wait for the device.
-    numbers = torch.stack([value.double() for value in (*totals.values(), *maxima.values())]).tolist()
-    return dict(zip(names, numbers, strict=True))
+    return dict(zip(totals | maxima, numbers.tolist(), strict=True))
 
 
 def _ratio(evaluation: Evaluation, chunk: Minibatch) -> Tensor:

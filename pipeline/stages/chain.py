@@ -4,7 +4,7 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline import gates
+from pipeline import gates, processes
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, dump_config
 from pipeline.lm.generate import give_back
@@ -34,18 +34,17 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
     Raises:
         RunError: a predecessor is missing, or the folder can't be written.
         GateError: a predecessor's figures don't hold.
+        ProcessError: one of several processes has ended.
         ConfigError, JudgeError: a judge of the evaluation lacks what it needs.
     """
     assert config.run_dir is not None
     run_dir = RunDir(config.run_dir)
     run_dir.create(dump_config(config))
-    with stopping():
+    with processes.joined(config.model.device), stopping():
         for stage in stages:
-            mark = stage_fingerprint(config, run_dir, stage)
-            done = None if force else run_dir.result(stage)
-            if done is not None and done.fingerprint == mark:
+            mark, done = processes.told(lambda stage=stage: _standing(config, run_dir, stage))  # type: ignore[misc]
+            if done and not force:
                 say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
-                run_dir.tidy(stage)
                 continue
             if "evaluate" in stages:
                 check_judges(config)
@@ -53,7 +52,17 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
             for need in NEEDS[stage]:
                 gates.require(need, run_dir.require(need).metrics, config.gates.skip)
             run_stage(config, run_dir, stage, mark, resume=not force)
+            processes.wait()  # for its result
     return run_dir
+
+
+def _standing(config: Config, run_dir: RunDir, stage: str) -> tuple[str, bool]:
+    """A stage's fingerprint, and whether it is done with just that one."""
+    mark, result = stage_fingerprint(config, run_dir, stage), run_dir.result(stage)
+    done = result is not None and result.fingerprint == mark
+    if done:
+        run_dir.tidy(stage)
+    return mark, done
 
 
 def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str, *, resume: bool = True) -> StageResult:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import processes
 from pipeline.checkpoints import Checkpoints, overwrite
 from pipeline.config import ConfigError, FitConfig
 from pipeline.lm.backbone import Backbone
@@ -123,7 +124,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train `parameters` on `task` and leave them at their best epoch.
 
-    The mean is over the whole batch (all its tokens, or all its pairs), whatever the microbatches.
+    The mean is over the whole batch (all its tokens, or all its pairs), whatever the microbatches, and however many
+    processes share them.
 
     Returns:
         Figures of the best epoch, those before training under `before`, and `epoch`.
@@ -134,6 +136,9 @@ def fit(
     if not task.examples:
         raise ConfigError(f"{name}: no training examples; give more data or lower validation")
     task.prepare()
+    processes.alike(parameters)
+    if processes.rank():  # dropout: no two processes leave out the same
+        torch.manual_seed(seed + processes.rank())
     fitting = Fitting(task, parameters, cfg, seed)
     state = checkpoints.latest(name)
     if state is not None:
@@ -166,7 +171,7 @@ def compute_lower(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_
     """Run the layers below the adapters once over what every epoch will come back to, as far as it can be kept.
 
     The order is the sequences' own, so that a run that goes on after a crash finds the same states, bit by bit: what a
-    sequence is computed together with shows in its last digits.
+    sequence is computed together with shows in its last digits. Every process keeps them all, for any may come to it.
     """
     lower = backbone.lower
     if lower is None:
@@ -192,14 +197,16 @@ def _step(
     """One optimiser step; returns the batch's mean loss and the gradient norm before clipping."""
     total_weight = sum(task.weight(example) for example in batch)
     ordered = sorted(batch, key=task.length, reverse=True)
-    mean = 0.0
-    for start in range(0, len(ordered), cfg.microbatch_size):
-        loss = task.loss(ordered[start : start + cfg.microbatch_size]) / total_weight
-        if not torch.isfinite(loss):
-            optimizer.zero_grad(set_to_none=True)
-            raise FloatingPointError(f"the loss is {loss.item()}; lower learning_rate or look at the data")
+    total = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+    for part, counts in processes.batches(ordered, cfg.microbatch_size):
+        loss = task.loss(part) * (counts / total_weight)
         loss.backward()  # type: ignore[no-untyped-call]
-        mean += loss.item()
+        total += loss.detach()
+    processes.add(total, *(p.grad for p in parameters if p.grad is not None))
+    mean = total.item()
+    if not math.isfinite(mean):
+        optimizer.zero_grad(set_to_none=True)
+        raise FloatingPointError(f"the loss is {mean}; lower learning_rate or look at the data")
     norm = clip_gradients(parameters, cfg.max_grad_norm)
     if not math.isfinite(norm):
         optimizer.zero_grad(set_to_none=True)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline import processes
 from pipeline.config import (
     Config,
     ConfigError,
@@ -107,11 +108,21 @@ class Deferred:
         return self._load().compare(pairs)
 
 
+class AskedOnce:
+    """A judge that answers for money: of several processes the first one asks, and tells the others."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.name, self._judge = judge.name, judge
+
+    def compare(self, pairs: Sequence[tuple[Answer, Answer]]) -> list[Verdict]:
+        return processes.told(lambda: self._judge.compare(pairs))
+
+
 def build_judge(config: Config, name: str, run_dir: RunDir, backbone: Backbone) -> Judge:
     """One of them."""
     judge, progress = config.evaluate.judges[name], partial(bar, visible=config.logging.progress)
     if isinstance(judge, LlmJudgeConfig):
-        return _llm(judge, name, run_dir, progress)
+        return AskedOnce(_llm(judge, name, run_dir, progress))
     if isinstance(judge, LocalLlmJudgeConfig):
         return Deferred(name, lambda: _local_llm(judge, name, config, backbone, progress))
     if isinstance(judge, RubricJudgeConfig):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline import processes
 from pipeline.checkpoints import overwrite
 from pipeline.config import PolicyConfig
 from pipeline.lm.backbone import Backbone
@@ -43,6 +44,7 @@ class Learner:
         rates = {"policy": cfg.learning_rate, "critic": cfg.critic_learning_rate}
         groups = [{"params": parameters, "lr": rates[role]} for role, parameters in roles.items()]
         self.parameters = [p for parameters in roles.values() for p in parameters]
+        processes.alike(self.parameters)
         self.trainable = sum(p.numel() for p in self.parameters)
         self.optimizer = make_optimizer(cfg.optimizer, groups, eps=cfg.adam_eps, weight_decay=0.0)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_factor(cfg, step))
@@ -118,6 +120,7 @@ class Learner:
             train_policy=not warming,
             group_size=cfg.group_size,  # a group's prompt is computed once
             generator=self.permutations,
+            processes=processes,
         )
         self.schedule.step()
         return stats | {"policy/learning_rate": rate}

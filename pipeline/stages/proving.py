@@ -30,7 +30,7 @@ def fits(stage: str) -> Iterator[None]:
     Raises:
         RunError: the memory doesn't suffice; says what to lower.
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
         with torch.random.fork_rng(devices):
             yield

@@ -14,6 +14,7 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline import processes
 from pipeline.lm.policy import completion_texts, rollout_logprobs
 from pipeline.lm.reward import RewardModel
 from pipeline.rl.rollout import Rollout
@@ -38,7 +39,8 @@ def offending_batch_kept(out: StageDir, learner: Learner, step: int) -> Iterator
     except FloatingPointError as error:
         if learner.at_hand is None:
             raise
-        keep(out.path / FOLDER, learner, step, str(error))
+        if processes.main():
+            keep(out.path / FOLDER, learner, step, str(error))
         raise FloatingPointError(
             f"step {step}: {error}\nThe batch and the weights are kept: `align replay {out.path.parent}` shows them"
         ) from None

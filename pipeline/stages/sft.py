@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline import processes
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config
 from pipeline.data.splits import split_by_prompt
@@ -83,8 +84,8 @@ def nll(backbone: Backbone, adapter: str | None, batch: Sequence[Encoded]) -> Te
 def mean_nll(backbone: Backbone, adapter: str | None, examples: Sequence[Encoded], batch_size: int) -> float:
     """Mean −log π per supervised token. Nats."""
     ordered: list[Any] = sorted(examples, key=lambda example: -len(example.ids))
-    total = sum(
-        nll(backbone, adapter, ordered[start : start + batch_size]).item()
-        for start in range(0, len(ordered), batch_size)
-    )
-    return total / sum(sum(example.supervised) for example in examples)
+    total = torch.zeros((), dtype=torch.float64, device=backbone.device)
+    for part, counts in processes.batches(ordered, batch_size):
+        total += nll(backbone, adapter, part) * counts
+    processes.add(total)
+    return total.item() / sum(sum(example.supervised) for example in examples)

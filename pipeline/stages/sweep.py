@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import processes
 from pipeline.atomic import write_atomically
 from pipeline.config import Grid, Point, dump_config
 from pipeline.evaluation.overoptimisation import figures, fit, measured_peak
@@ -49,7 +50,12 @@ def run_sweep(grid: Grid) -> Iterator[Run]:
 
     What is finished and unchanged is skipped, what was interrupted goes on. A run that can't go on is named, and leaves
     the others alone.
+
+    Raises:
+        RunError: several processes were launched.
     """
+    if processes.launched() > 1:
+        raise RunError("a sweep works in one process; give each of its runs several with scripts/run.py")
     done: list[Run] = []
     for number, point in enumerate(grid.points, start=1):
         visible = point.config.logging.progress

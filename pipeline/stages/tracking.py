@@ -7,6 +7,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
+from pipeline import processes
 from pipeline.config import Config
 from pipeline.rundir import RunDir, StageDir
 
@@ -14,12 +15,12 @@ from pipeline.rundir import RunDir, StageDir
 @contextmanager
 def track(config: Config, run_dir: RunDir, out: StageDir) -> Iterator[None]:
     """Send every row that the stage logs to `logging.tracker` while the block runs."""
-    if config.logging.tracker == "none":
+    if config.logging.tracker == "none" or not processes.main():
         yield
         return
     folder = str(run_dir.path / "tracking")
     accelerator = Accelerator(
-        cpu=True,  # it only reports here; the models keep their own device
+        cpu=processes.world() == 1,  # it only reports here; the models keep their own device
         log_with=config.logging.tracker,
         project_config=ProjectConfiguration(project_dir=folder, logging_dir=folder),
     )

@@ -163,11 +163,15 @@ def test_what_stands_after_a_row_is_padding(llama: Backbone) -> None:
 # ---- randomness ---------------------------------------------------------------------------------------------
 
 
+def uniform(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, generator=seeded(seed))
+
+
 def test_draws_follow_the_distribution() -> None:
     """50 000 draws from (.5, .3, 0, .2): each share within four standard errors, probability 0 never."""
     p = torch.tensor([0.5, 0.3, 0.0, 0.2])
     n = 50_000
-    drawn = draw(p.log().expand(n, 4), 1.0, seeded(3))[0]
+    drawn = draw(p.log().expand(n, 4), 1.0, uniform(n, 3))[0]
     shares = torch.bincount(drawn, minlength=4) / n
     assert shares[2] == 0
     assert ((shares - p).abs() <= 4 * (p * (1 - p) / n).sqrt()).all()  # 4 SE: four shares, one in 4 000 by chance
@@ -177,22 +181,19 @@ def test_draws_follow_the_distribution() -> None:
 def test_impossible_tokens_are_never_drawn_wherever_they_stand(possible: int) -> None:
     logits = torch.full((20_000, 7), -torch.inf)
     logits[:, possible] = 0.0
-    assert set(draw(logits, 1.0, seeded())[0].tolist()) == {possible}
+    assert set(draw(logits, 1.0, uniform(20_000))[0].tolist()) == {possible}
 
 
-@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
-def test_impossible_tokens_are_not_drawn_at_the_ends_of_the_uniform_range(
-    monkeypatch: pytest.MonkeyPatch, uniform: float
-) -> None:
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_impossible_tokens_are_not_drawn_at_the_ends_of_the_uniform_range(number: float) -> None:
     """0 and the largest float below 1 come up once in 16 million draws each: too rare to wait for."""
-    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, uniform))
     p = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
-    assert draw(p.log(), 1.0, None)[0].tolist() == [1 if uniform == 0 else 3]
+    assert draw(p.log(), 1.0, torch.tensor([number]))[0].tolist() == [1 if number == 0 else 3]
 
 
 def test_draws_are_independent_between_rows() -> None:
     """Two rows of one coin agree half of the time."""
-    coins = draw(torch.zeros(20_000, 2), 1.0, seeded(1))[0].view(-1, 2)
+    coins = draw(torch.zeros(20_000, 2), 1.0, uniform(20_000, 1))[0].view(-1, 2)
     agree = (coins[:, 0] == coins[:, 1]).float().mean().item()
     assert agree == pytest.approx(0.5, abs=0.02)  # 4 standard errors of 10 000 pairs
 
@@ -200,7 +201,7 @@ def test_draws_are_independent_between_rows() -> None:
 def test_a_draw_comes_with_its_logprob_at_the_temperature() -> None:
     logits = torch.randn(64, 9, generator=seeded(2)) * 5
     for temperature in (1.0, 0.3):
-        chosen, logprobs = draw(logits, temperature, seeded())
+        chosen, logprobs = draw(logits, temperature, uniform(64))
         expected = torch.log_softmax(logits / temperature, -1).gather(1, chosen[:, None]).squeeze(1)
         assert_close(logprobs, expected, atol=1e-5, rtol=0)
 
@@ -217,6 +218,13 @@ def test_first_tokens_follow_the_model_at_its_temperature(llama: Backbone) -> No
 
     assert distance(0.2) < 0.1  # about .05 is left by chance
     assert distance(1.0) > 0.15
+
+
+def test_a_completion_has_random_numbers_of_its_own(llama: Backbone) -> None:
+    """What a prompt's neighbours say, and when they end, doesn't reach it: only its place among the prompts counts."""
+    beside = generate(llama, "policy", [PROMPTS[0], PROMPTS[1]], max_new_tokens=8, generator=seeded(1))
+    alone = generate(llama, "policy", [PROMPTS[0]], max_new_tokens=8, generator=seeded(1))
+    assert rows(beside)[0] == rows(alone)[0]
 
 
 def test_the_generator_decides_everything(llama: Backbone) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pipeline import processes
 from pipeline.evaluation.judges.asking import ONE_LETTER, question
 from pipeline.evaluation.judges.progress import Progress, quiet
 from pipeline.evaluation.judges.protocol import Answer, JudgeError, Verdict, outcome
@@ -72,16 +73,18 @@ class LocalLlmJudge:
         a, b = self.letters()
         device = self._backbone.device
         ordered = sorted(asked) if self._backbone.packs else sorted(asked, key=len)  # alike ones share a batch
-        found: dict[tuple[int, ...], float] = {}
+        found = torch.zeros(len(ordered), dtype=torch.float64, device=device)
         with self._progress(f"judge {self.name}", len(ordered)) as bar:
-            for start in range(0, len(ordered), self._batch_size):
-                batch = ordered[start : start + self._batch_size]
+            for rows, counts in processes.batches(range(len(ordered)), self._batch_size):
+                batch = [ordered[row] for row in rows]
                 last = torch.tensor([len(ids) - 1 for ids in batch], device=device)
                 states = self._backbone.states(None, batch).at(torch.arange(len(batch), device=device), last)
                 table = torch.log_softmax(self._backbone.logits(states), -1)
-                found.update(zip(batch, (table[:, a] - table[:, b]).tolist(), strict=True))
-                bar.advance(len(batch))
-        return found
+                if counts:
+                    found[list(rows)] = (table[:, a] - table[:, b]).double()
+                    bar.advance(len(batch) * processes.world())
+        processes.add(found)
+        return dict(zip(ordered, found.tolist(), strict=True))
 
     def _verdict(self, one: float, other: float) -> Verdict:
         mean, *each = (self._decide(margin) for margin in ((one - other) / 2, one, -other))
