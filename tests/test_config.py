@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from pipeline.config import Config, ConfigError, apply_overrides, dump_config, load_config, parse_config
 
+ROOT = Path(__file__).parents[1]
+
 MINIMAL = """\
 model: {name: tiny}
 sft: {data: {source: sft.jsonl}}
@@ -308,3 +310,30 @@ def test_whatever_is_typed_gives_a_config_or_a_config_error(path: Path, override
 @pytest.mark.parametrize("value", ["!!int ''", "!!float ''", "!!bool maybe", "!!timestamp x"])
 def test_yaml_tags_that_dont_fit_are_config_errors_too(path: Path, value: str) -> None:
     assert "not valid YAML" in message(path, f"seed={value}")
+
+
+# ---- what is rewarded ---------------------------------------------------------------------------------------
+
+
+def test_without_a_word_the_run_s_own_reward_model_is_all_that_pays() -> None:
+    rewards = load_config(ROOT / "configs" / "smoke.yaml").policy.rewards
+    assert {name: term.model_dump() for name, term in rewards.items()} == {
+        "reward": {"weight": 1.0, "function": None, "model": "reward"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("rewards", "why"),
+    [
+        ("{}", "policy.rewards"),
+        ("{x: {}}", "give exactly one of function"),
+        ("{x: {model: reward, function: 'a:b'}}", "give exactly one of function"),
+        ("{x: {function: 'nocolon'}}", "function is 'module:function'"),
+        ("{'no spaces': {model: reward}}", "can't be a term's name"),
+        ("{x: {model: reward, weight: 0}}", "no term has a weight"),
+        ("{x: {model: reward, wieght: 1}}", "did you mean weight"),
+    ],
+)
+def test_rewards_that_make_no_sense_are_refused(rewards: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        load_config(ROOT / "configs" / "smoke.yaml", [f"policy.rewards={rewards}"])

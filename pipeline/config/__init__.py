@@ -40,6 +40,7 @@ from pipeline.config.reading import (
     parse_config,
     read_agent,
 )
+from pipeline.config.rewards import RewardTerm
 from pipeline.config.sections import (
     CheckpointConfig,
     Config,
@@ -83,6 +84,7 @@ __all__ = [
     "ReinforceConfig",
     "RewardConfig",
     "RewardModelJudgeConfig",
+    "RewardTerm",
     "RubricCheck",
     "RubricJudgeConfig",
     "SamplingConfig",

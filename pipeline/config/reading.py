@@ -90,6 +90,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     tree = _read_yaml(path)
     tree = apply_overrides(tree, overrides)
     tree["run_dir"] = tree.get("run_dir") or f"runs/{path.stem}"
+    tree["code_dir"] = tree.get("code_dir") or str(path.parent)
     return parse_config(tree, str(path))
 
 

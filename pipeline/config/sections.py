@@ -84,6 +84,9 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     run_dir: str | None = Field(None, description="default runs/<the config file's name>")
     data_dir: str = Field(".", description="where relative data files are looked for after the working directory")
+    code_dir: str | None = Field(
+        None, description="where modules of functions are looked for last; default the config file's folder"
+    )
     model: ModelConfig
     lora: LoraSection = LoraSection()
     sft: SftConfig

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.atomic import write_atomically
-from pipeline.report import card_charts, card_tables, curves, samples, tables, win_tables
+from pipeline.report import card_charts, card_tables, curves, rewards, samples, tables, win_tables
 from pipeline.report.headline import cautions, comparisons, headline
 from pipeline.report.load import Run, load
 from pipeline.report.supervised import learned
@@ -77,7 +77,8 @@ def content(run: Run) -> dict[str, Any]:
         "judges": win_tables.judges(run),
         "answers": tables.answers(run),
         "overused": tables.overused(run),
-        "curves": [chart for chart in charts if chart.title in curves.FIRST],
+        "curves": [chart for chart in charts if chart.title in curves.FIRST] + rewards.curves(run),
+        "paid": rewards.table(run),
         "more_curves": [chart for chart in charts if chart.title not in curves.FIRST],
         "policy_done": run["policy"].result is not None,
         "sft": learned(run),

@@ -14,6 +14,7 @@ from pipeline.stages import evaluate, policy, reward, sft
 from pipeline.stages.answering import check_systems, system_marks
 from pipeline.stages.inputs import source_hash
 from pipeline.stages.judges import check_judges, judge_marks
+from pipeline.stages.terms import check_terms, term_marks
 from pipeline.stages.tracking import track
 from pipeline.stopping import stopping
 
@@ -35,6 +36,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
         RunError: a predecessor is missing, or the folder can't be written.
         GateError: a predecessor's figures don't hold.
         ConfigError, JudgeError: a judge of the evaluation lacks what it needs.
+        RewardError: a term of the reward does.
     """
     assert config.run_dir is not None
     run_dir = RunDir(config.run_dir)
@@ -47,6 +49,8 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
                 say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
                 run_dir.tidy(stage)
                 continue
+            if "policy" in stages:
+                check_terms(config)
             if "evaluate" in stages:
                 check_judges(config)
                 check_systems(config)
@@ -91,6 +95,8 @@ def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
     section = getattr(config, stage)
     before = {need: run_dir.require(need).fingerprint for need in NEEDS[stage]}
     also = {path: _at(config, path) for path in READS.get(stage, ())}
+    if stage == "policy":
+        also |= term_marks(config)
     if stage == "evaluate":
         also |= judge_marks(config) | system_marks(config)
     shared = {name: _plain(getattr(config, name)) for name in SHARED}

@@ -66,7 +66,8 @@ def prove_policy(learner: Learner, prompts: Sequence[list[int]]) -> None:
                 max_new_tokens=cfg.sampling.max_new_tokens,
                 generator=generator,
             )
-            RewardModel(backbone, "reward").score(rollout, batch_size=2 * cfg.microbatch_size)
+            if scorer := next((name for name in backbone.heads if name not in ("critic", "policy")), None):
+                RewardModel(backbone, scorer).score(rollout, batch_size=2 * cfg.microbatch_size)
             part = rollout.select(torch.arange(min(cfg.microbatch_size, len(rollout)), device=backbone.device))
             found = policy.evaluate(part.context, part.actions)
             total = found.logprobs.sum() + (0.0 if found.values is None else found.values.sum())

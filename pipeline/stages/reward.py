@@ -4,7 +4,7 @@ The pairs are split by prompt: a test part for the reported accuracy, and of the
 the other for the judge, which therefore knows nothing the policy could have learned to please.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from pipeline.evaluation.reward_card import (
 )
 from pipeline.gates import require
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.generate import generate
+from pipeline.lm.generate import Completions, generate
 from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
 from pipeline.rl.losses import pairwise_loss
@@ -231,15 +231,10 @@ def batch_error(model: RewardModel, sequences: list[list[int]]) -> float:
     return max((other - alone).abs().max().item() for other in (packed, padded, turned))
 
 
-def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list[list[int]], float]:
-    """Samples of the SFT model on the pairs' prompts, as whole sequences: what a score of 0 means; and the share of
-    them that end by themselves."""
+def sft_samples(backbone: Backbone, prompts: Sequence[Sequence[int]], config: Config) -> Iterator[Completions]:
+    """One answer of the SFT model to each prompt, in batches."""
     sampling = config.policy.sampling
     generator = torch.Generator(backbone.device).manual_seed(config.seed)
-    distinct = dict.fromkeys(tuple(pair.chosen[: pair.prompt_length]) for pair in pairs)
-    prompts = list(distinct)[: config.reward.calibration_samples]
-    sequences: list[list[int]] = []
-    ended = 0
     with bar("calibration", len(prompts), visible=config.logging.progress) as progress:
         for start in range(0, len(prompts), SAMPLED_AT_ONCE):
             done = generate(
@@ -250,9 +245,19 @@ def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list
                 max_new_tokens=sampling.max_new_tokens,
                 generator=generator,
             )
-            sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
-            ended += int(done.stopped.sum())
+            yield done
             progress.advance(len(done.prompts))
+
+
+def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list[list[int]], float]:
+    """Samples of the SFT model on the pairs' prompts, as whole sequences: what a score of 0 means; and the share of
+    them that end by themselves."""
+    distinct = dict.fromkeys(tuple(pair.chosen[: pair.prompt_length]) for pair in pairs)
+    sequences: list[list[int]] = []
+    ended = 0
+    for done in sft_samples(backbone, list(distinct)[: config.reward.calibration_samples], config):
+        sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
+        ended += int(done.stopped.sum())
     return sequences, ended / len(sequences)
 
 
