@@ -9,14 +9,14 @@ from pipeline.config.data import DataConfig
 from pipeline.config.judges import JUDGE_NAME, RESERVED_NAMES, JudgeConfig
 from pipeline.config.policy import SamplingConfig
 
-SYSTEMS = ("base", "sft", "policy", "best_of_n")  # the run's own
+SYSTEMS = ("base", "sft", "policy", "best_of_n", "dpo")  # the run's own
 
 
 class OtherSystem(Section):
     """Another run's adapter on the same base, or answers from a file."""
 
     run: str | None = Field(None, description="folder of another run with the same model and lora section")
-    adapter: Literal["sft", "policy"] = Field("policy", description="which of that run's models answers")
+    adapter: Literal["sft", "policy", "dpo"] = Field("policy", description="which of that run's models answers")
     outputs: str | None = Field(
         None, description="or a JSON file of {instruction, output, generator}, as AlpacaEval's model_outputs.json"
     )

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.policy import PolicyConfig
-from pipeline.config.supervised import RewardConfig, SftConfig
+from pipeline.config.supervised import DpoConfig, RewardConfig, SftConfig
 
 
 class ModelConfig(Section):
@@ -50,6 +50,7 @@ GateName = Literal[
     "reward_beats_chance",
     "reward_beats_length",
     "score_alone",
+    "dpo_learns",
     "starts_at_reference",
     "first_ratio",
 ]
@@ -91,6 +92,7 @@ class Config(Section):
     lora: LoraSection = LoraSection()
     sft: SftConfig
     reward: RewardConfig
+    dpo: DpoConfig | None = Field(None, description="a baseline on the reward model's pairs; {} = on, with defaults")
     policy: PolicyConfig
     evaluate: EvaluateConfig
     gates: GatesConfig = GatesConfig()
@@ -102,4 +104,11 @@ class Config(Section):
         for name, judge in self.evaluate.judges.items():
             if judge.kind == "ensemble" and len(self.reward.judge_names) < 2:
                 raise ValueError(f"evaluate.judges.{name}: an ensemble needs reward.judges ≥ 2 and reward.judge > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _who_is_compared_is_there(self) -> "Config":
+        asked = [pair for pair in self.evaluate.judge_pairs if "dpo" in pair.split("_vs_")]
+        if asked and self.dpo is None:
+            raise ValueError(f"evaluate.judge_pairs: {asked[0]!r} needs a dpo section (dpo: {{}} turns it on)")
         return self

@@ -8,10 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.atomic import write_atomically
-from pipeline.report import card_charts, card_tables, curves, rewards, samples, tables, win_tables
+from pipeline.report import card_charts, card_tables, curves, rewards, samples, supervised, tables, win_tables
 from pipeline.report.headline import cautions, comparisons, headline
 from pipeline.report.load import Run, load
-from pipeline.report.supervised import learned
 from pipeline.report.wording import STAGE_NAMES, local_paths_shortened
 
 # Model output may hold anything. Control characters become their pictures, half surrogate pairs the replacement sign.
@@ -81,8 +80,10 @@ def content(run: Run) -> dict[str, Any]:
         "paid": rewards.table(run),
         "more_curves": [chart for chart in charts if chart.title not in curves.FIRST],
         "policy_done": run["policy"].result is not None,
-        "sft": learned(run),
+        "sft": supervised.sft(run),
         "sft_curves": curves.supervised(run["sft"]),
+        "dpo": supervised.dpo(run),
+        "dpo_curves": curves.supervised(run["dpo"]) if "dpo" in run.stages else [],
         "reward": tables.reward(run),
         "reward_curves": curves.supervised(run["reward"]),
         "failures": curves.failures(run["reward"]),

@@ -6,11 +6,11 @@ from typing import Any
 
 from pipeline import gates
 from pipeline.checkpoints import Checkpoints
-from pipeline.config import Config, dump_config
+from pipeline.config import Config, ConfigError, dump_config
 from pipeline.lm.generate import give_back
 from pipeline.progress import say
-from pipeline.rundir import STAGES, RunDir, StageResult, fingerprint
-from pipeline.stages import evaluate, policy, reward, sft
+from pipeline.rundir import ALL_STAGES, NEEDS, RunDir, StageResult, fingerprint
+from pipeline.stages import dpo, evaluate, policy, reward, sft
 from pipeline.stages.answering import check_systems, system_marks
 from pipeline.stages.inputs import source_hash
 from pipeline.stages.judges import check_judges, judge_marks
@@ -19,14 +19,25 @@ from pipeline.stages.tracking import track
 from pipeline.stopping import stopping
 
 SHARED = ("seed", "model", "lora")
-NEEDS = {"sft": (), "reward": ("sft",), "policy": ("sft", "reward"), "evaluate": ("sft", "reward", "policy")}
-# Sections a stage reads besides its own: sampling settings, and the demonstrations that phrases are held against.
-READS = {"reward": ("policy.sampling",), "evaluate": ("policy.sampling", "sft.data")}
+# Sections a stage reads besides its own: sampling settings, the demonstrations that phrases are held against, and the
+# pairs with what decides which of them are the reward model's.
+PAIRS = tuple(f"reward.{name}" for name in ("data", "validation", "test", "judge"))
+READS = {"reward": ("policy.sampling",), "dpo": PAIRS, "evaluate": ("policy.sampling", "sft.data")}
+
+
+def stages_of(config: Config) -> list[str]:
+    """The run's stages in order: sft → reward (→ dpo) → policy → evaluate."""
+    return [stage for stage in ALL_STAGES if getattr(config, stage) is not None]
+
+
+def needs_of(config: Config, stage: str) -> list[str]:
+    """The stages that one is built on."""
+    return [need for need in stages_of(config) if need in NEEDS[stage]]
 
 
 def run_all(config: Config, *, force: bool = False) -> RunDir:
-    """sft → reward → policy → evaluate."""
-    return run_stages(config, STAGES, force=force)
+    """All of the run's stages."""
+    return run_stages(config, stages_of(config), force=force)
 
 
 def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) -> RunDir:
@@ -54,7 +65,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
             if "evaluate" in stages:
                 check_judges(config)
                 check_systems(config)
-            for need in NEEDS[stage]:
+            for need in needs_of(config, stage):
                 gates.require(need, run_dir.require(need).metrics, config.gates.skip)
             run_stage(config, run_dir, stage, mark, resume=not force)
     return run_dir
@@ -75,7 +86,7 @@ def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str, *, resume:
         if stage == "sft":
             result = sft.run(config, out, checkpoints)
         else:
-            chosen = {"reward": reward, "policy": policy, "evaluate": evaluate}[stage]
+            chosen = {"reward": reward, "dpo": dpo, "policy": policy, "evaluate": evaluate}[stage]
             result = chosen.run(config, run_dir, out, checkpoints)
     say(
         f"{stage}: done in {result.seconds:.0f} s, peak {result.peak_rss_mb:.0f} MB"
@@ -91,16 +102,24 @@ def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str, *, resume:
 
 
 def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
-    """Hash of what decides the stage's outcome: shared sections, its own, what else it reads, data, predecessors."""
+    """Hash of what decides the stage's outcome: shared sections, its own, what else it reads, data, predecessors.
+
+    Raises:
+        ConfigError: the stage is off.
+        RunError: a predecessor is missing.
+    """
     section = getattr(config, stage)
-    before = {need: run_dir.require(need).fingerprint for need in NEEDS[stage]}
+    if section is None:
+        raise ConfigError(f"there is no {stage} section; `{stage}={{}}` turns it on with its defaults")
+    before = {need: run_dir.require(need).fingerprint for need in needs_of(config, stage)}
     also = {path: _at(config, path) for path in READS.get(stage, ())}
+    data = config.reward.data if stage == "dpo" else section.data
     if stage == "policy":
         also |= term_marks(config)
     if stage == "evaluate":
         also |= judge_marks(config) | system_marks(config)
     shared = {name: _plain(getattr(config, name)) for name in SHARED}
-    return fingerprint(stage, shared, section.model_dump(), source_hash(config, section.data), before, also)
+    return fingerprint(stage, shared, section.model_dump(), source_hash(config, data), before, also)
 
 
 def _at(config: Config, path: str) -> Any:

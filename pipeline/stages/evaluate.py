@@ -42,6 +42,8 @@ PAIRS = (
     ("policy", "base"),
     ("policy", "best_of_n"),
     ("best_of_n", "sft"),
+    ("policy", "dpo"),
+    ("dpo", "sft"),
 )
 
 
@@ -115,7 +117,9 @@ def load_roles(config: Config, run_dir: RunDir) -> tuple[Backbone, str]:
     """The base with everybody who answers or judges, and the name of the run's own judge."""
     backbone = load_backbone(config)
     judge = headline_judge(run_dir)
-    for stage, name in (("sft", "sft"), ("policy", "policy"), ("reward", "reward"), ("reward", judge)):
+    for stage, name in (("sft", "sft"), ("policy", "policy"), ("dpo", "dpo"), ("reward", "reward"), ("reward", judge)):
+        if stage == "dpo" and config.dpo is None:
+            continue
         if name not in backbone.adapters:
             backbone.restore(name, run_dir.artifact(stage, name))
     restore_systems(config, backbone)
@@ -124,7 +128,7 @@ def load_roles(config: Config, run_dir: RunDir) -> tuple[Backbone, str]:
 
 def answer_all(config: Config, backbone: Backbone, asked: Asked, found: Found) -> Iterator[str]:
     """Let every system answer that hasn't yet, and score what it said; yields its name when it is done."""
-    cfg, systems = config.evaluate, systems_of(config.evaluate)
+    cfg, systems = config.evaluate, systems_of(config)
     each = {name: len(asked) * cfg.samples * system.candidates for name, system in systems.items()}
     total, done = sum(each.values()), sum(each[name] for name in found.answers)
     with bar("evaluate", total, visible=config.logging.progress, done=done) as progress:
@@ -139,8 +143,9 @@ def answer_all(config: Config, backbone: Backbone, asked: Asked, found: Found) -
                 generator = torch.Generator(backbone.device).manual_seed(config.seed + offset)
                 count = system.candidates * cfg.samples
                 groups, parts = sample(backbone, system.adapter, asked, count, config, generator, progress)
-                if name == "policy":
-                    found.divergence = kl_to_reference(backbone, parts, config)
+                if name in ("policy", "dpo"):
+                    kl = kl_to_reference(backbone, name, parts, config)
+                    found.divergence |= kl if name == "policy" else {f"dpo_{key}": value for key, value in kl.items()}
             found.answers[name] = best_of(groups, system.candidates, found.reward)
             for scorer in (found.judge, found.reward):
                 scorer.score([answer for group in found.answers[name] for answer in group])
@@ -171,8 +176,8 @@ def scores(scorer: RewardModelScorer, answers: Mapping[str, Groups]) -> dict[str
     return {name: [scorer.score(group) for group in groups] for name, groups in answers.items()}
 
 
-def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Config) -> dict[str, float]:
-    """KL(policy ‖ SFT) on the policy's own samples: k1 per sequence, k3 per token. Nats."""
+def kl_to_reference(backbone: Backbone, adapter: str, parts: Sequence[Completions], config: Config) -> dict[str, float]:
+    """KL(adapter ‖ SFT) on the adapter's own samples: k1 per sequence, k3 per token. Nats."""
     temperature = (config.evaluate.sampling or config.policy.sampling).temperature
     per_sequence: list[float] = []
     per_token = tokens = 0.0
@@ -181,7 +186,7 @@ def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Co
         batch = config.evaluate.batch_size // 2 or 1
         policy, reference = (
             rollout_logprobs(backbone, name, rollout, temperature=temperature, batch_size=batch)
-            for name in ("policy", "sft")
+            for name in (adapter, "sft")
         )
         per_sequence += kl_k1(policy, reference).sum(1).tolist()
         per_token += kl_k3(policy, reference)[rollout.mask].sum().item()

@@ -60,12 +60,13 @@ class StagePlan:
 
 
 def plan(config: Config, longest: Lengths | None = None) -> list[StagePlan]:
-    """The four stages, for rows as long as `longest`; None = as the limits allow."""
+    """The run's stages, for rows as long as `longest`; None = as the limits allow."""
     size = footprint(config)
     device = choose_device(config.model.device)
     width = choose_dtype(config.model.dtype, device).itemsize
     planner = Planner(config, size, width, device.type != "cpu", longest or limits(config))
-    return [planner.sft(), planner.reward(), planner.policy(), planner.evaluate()]
+    dpo = [planner.dpo()] if config.dpo is not None else []
+    return [planner.sft(), planner.reward(), *dpo, planner.policy(), planner.evaluate()]
 
 
 def footprint(config: Config) -> Footprint:
@@ -134,6 +135,14 @@ class Planner:
             {"sampling": self._sampling(rows, rows, self.longest.prompt), "training": training},
         )
 
+    def dpo(self) -> StagePlan:
+        """Reference and learner on one base, chosen and rejected answers in one pass."""
+        cfg = self.config.dpo
+        assert cfg is not None
+        tokens = 2 * min(cfg.microbatch_size, cfg.batch_size) * min(self.longest.pair, cfg.max_length)
+        stays = self._stays(roles=2, trained=1, remembers=True)
+        return StagePlan("dpo", stays, {"training": self._training(tokens)})
+
     def policy(self) -> StagePlan:
         """Every role on one base."""
         cfg = self.config.policy
@@ -160,7 +169,7 @@ class Planner:
             judges = min(judges, 1)
         return StagePlan(
             "evaluate",
-            self._stays(roles=3 + judges, trained=0, remembers=False),
+            self._stays(roles=3 + judges + (self.config.dpo is not None), trained=0, remembers=False),
             {
                 "sampling": self._sampling(cfg.batch_size, cfg.batch_size, prompt, sampling.max_new_tokens),
                 "judging": {"activations": self.size.passing(cfg.batch_size // 2 * self.longest.evaluated, self.width)},
@@ -230,7 +239,8 @@ def _changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config
 def _halved(config: Config) -> Config:
     half = {
         name: {"microbatch_size": max(1, getattr(config, name).microbatch_size // 2)}
-        for name in ("sft", "reward", "policy")
+        for name in ("sft", "reward", "dpo", "policy")
+        if getattr(config, name) is not None
     }
     return _changed(config, half)
 

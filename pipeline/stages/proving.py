@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import FitConfig
+from pipeline.config import LoopConfig
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.reward import RewardModel
 from pipeline.rl.gradients import clear_gradients
@@ -41,7 +41,7 @@ def fits(stage: str) -> Iterator[None]:
         ) from None
 
 
-def prove_fit(stage: str, task: Task, parameters: Sequence[Any], cfg: FitConfig) -> None:
+def prove_fit(stage: str, task: Task, parameters: Sequence[Any], cfg: LoopConfig) -> None:
     """Forward and backward over the longest examples of a supervised stage; nothing is stepped."""
     rows = min(cfg.microbatch_size, cfg.batch_size)
     longest = sorted(task.examples, key=task.length, reverse=True)[:rows]
