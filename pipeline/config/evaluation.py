@@ -37,6 +37,7 @@ class EvaluateConfig(Section):
     samples: Positive = Field(1, description="answers of each system to each prompt, compared one by one")
     best_of: Positive = Field(4, description="best-of-n from SFT as a baseline; 1 = leave it out")
     bootstrap: Positive = Field(2000, description="resamples behind the interval of a win rate at equal length")
+    rewarded: bool = Field(True, description="tell what the functions of policy.rewards give everybody's answers")
     systems: dict[str, OtherSystem] = Field(
         default_factory=dict, description="further systems by name: other runs' adapters, or answers from a file"
     )

@@ -78,6 +78,7 @@ def content(run: Run) -> dict[str, Any]:
         "overused": tables.overused(run),
         "curves": [chart for chart in charts if chart.title in curves.FIRST] + rewards.curves(run),
         "paid": rewards.table(run),
+        "held_out": rewards.held_out(run),
         "more_curves": [chart for chart in charts if chart.title not in curves.FIRST],
         "policy_done": run["policy"].result is not None,
         "sft": supervised.sft(run),

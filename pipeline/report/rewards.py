@@ -5,7 +5,7 @@ from typing import Any
 from pipeline.report.charts import Chart, Line, lines
 from pipeline.report.load import Run
 from pipeline.report.tables import Table
-from pipeline.report.wording import local_paths_shortened, number
+from pipeline.report.wording import DASH, local_paths_shortened, number, system_name, under
 
 OWN = {"reward": {"model": "reward", "weight": 1.0}}  # the default: nothing to tell
 
@@ -30,6 +30,20 @@ def table(run: Run) -> Table | None:
         "deviations of SFT's scores. At last: the mean over the last fifth of the steps."
     )
     return Table(caption, ["Term", "What it is", "Weight", "First step", "At last"], rows) if rows else None
+
+
+def held_out(run: Run) -> Table | None:
+    """What the functions among the terms give each system's answers to the evaluation's prompts."""
+    metrics, best_of = run["evaluate"].metrics, run["evaluate"].metrics.get("best_of")
+    rows = []
+    for name, term in _terms(run).items():
+        found = under(metrics, f"rewarded.{name}.") if "function" in term else {}
+        for system in (key for key in found if f"mean_tokens.{key}" in metrics):
+            low, high = (found.get(f"{system}_{end}") for end in ("low", "high"))
+            bounds = DASH if low is None or high is None else f"[{number(low, 3)}, {number(high, 3)}]"
+            rows.append([name, system_name(system, best_of), number(found[system], 3), bounds])
+    caption = "What the functions give everybody's answers to the evaluation's prompts, which no stage has seen: means."
+    return Table(caption, ["Function", "System", "Mean", "95 % interval"], rows) if rows else None
 
 
 def curves(run: Run) -> list[Chart]:

@@ -25,6 +25,7 @@ from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.answering import Asked, Groups, answers_from, best_of, restore_systems, sample, systems_of
 from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
 from pipeline.stages.judges import build_judges, headline_judge
+from pipeline.stages.rewarded import Values, figures, rewarded
 from pipeline.stages.verdicts import (
     ByPair,
     ask_judges,
@@ -55,13 +56,15 @@ class Found:
     reward: RewardModelScorer
     answers: dict[str, Groups] = field(default_factory=dict)  # by system
     divergence: dict[str, float] = field(default_factory=dict)
+    rewarded: dict[str, Values] = field(default_factory=dict)  # by system
     verdicts: dict[str, ByPair] = field(default_factory=dict)  # by further judge
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
         rows = {name: [[asdict(answer) for answer in rows] for rows in found] for name, found in self.answers.items()}
         scored = {"rewards": self.reward.known, "scores": self.judge.known}
-        return {"answers": rows, "divergence": self.divergence, **scored, "verdicts": to_rows(self.verdicts)}
+        told = {"divergence": self.divergence, "rewarded": self.rewarded, "verdicts": to_rows(self.verdicts)}
+        return {"answers": rows, **scored, **told}
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Take over what another process left; None = nothing."""
@@ -69,7 +72,8 @@ class Found:
             return
         for name, found in state["answers"].items():
             self.answers[name] = [[Answer(**row) for row in rows] for rows in found]
-        self.divergence, self.verdicts = state["divergence"], from_rows(state["verdicts"])
+        self.divergence, self.rewarded = state["divergence"], state["rewarded"]
+        self.verdicts = from_rows(state["verdicts"])
         self.reward.known, self.judge.known = state["rewards"], state["scores"]
 
 
@@ -106,6 +110,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
             **comparisons(config, asked, found),
             **judge_metrics(found.verdicts, own),
             **found.divergence,
+            **figures(found.rewarded),
             **describe(found.answers, demonstrations(config)),
         },
         data={"evaluate": source.account(prompts=len(asked))},
@@ -147,6 +152,7 @@ def answer_all(config: Config, backbone: Backbone, asked: Asked, found: Found) -
                     kl = kl_to_reference(backbone, name, parts, config)
                     found.divergence |= kl if name == "policy" else {f"dpo_{key}": value for key, value in kl.items()}
             found.answers[name] = best_of(groups, system.candidates, found.reward)
+            found.rewarded[name] = rewarded(config, asked, found.answers[name])
             for scorer in (found.judge, found.reward):
                 scorer.score([answer for group in found.answers[name] for answer in group])
             yield name

@@ -69,6 +69,15 @@ def restore_terms(config: Config, backbone: Backbone) -> None:
             backbone.restore(adapter_name(name), folder)
 
 
+def function_terms(config: Config) -> dict[str, FunctionTerm]:
+    """The functions among the terms, by name. Raises RewardError where one can't be had."""
+    return {
+        name: FunctionTerm(_place(name, term), _function(config, name, term))
+        for name, term in config.policy.rewards.items()
+        if term.function is not None
+    }
+
+
 def build_terms(config: Config, backbone: Backbone) -> Terms:
     """The terms of `policy.rewards`, on a base that `restore_terms` has prepared.
 
@@ -76,10 +85,11 @@ def build_terms(config: Config, backbone: Backbone) -> Terms:
         RewardError, ModelError, TemplateError: a function or a model that can't be had.
     """
     rewards, size = config.policy.rewards, 2 * config.policy.microbatch_size
+    functions = function_terms(config)
     terms: dict[str, Term] = {}
     for name, term in rewards.items():
-        if term.function is not None:
-            terms[name] = FunctionTerm(_place(name, term), _function(config, name, term))
+        if name in functions:
+            terms[name] = functions[name]
         elif term.model == OWN:
             terms[name] = ModelTerm(RewardModel(backbone, OWN), size)
         elif adapter_name(name) in backbone.adapters:

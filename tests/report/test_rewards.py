@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.report.html import write_report
 from pipeline.report.load import load
-from pipeline.report.rewards import curves, table
+from pipeline.report.rewards import curves, held_out, table
 from tests.report.builder import build, change, configure, write_rows
 
 REWARDS = {
@@ -38,6 +38,17 @@ def test_every_term_has_a_row_and_a_curve(tmp_path: Path) -> None:
     assert "What the policy was paid for" in page
     assert "/home/somebody" not in page
     assert page.count("Reward: taste") >= 1
+
+
+def test_what_functions_give_on_held_out_prompts(tmp_path: Path) -> None:
+    folder = paid(tmp_path / "run", REWARDS)
+    assert held_out(load(folder)) is None
+    given = {"rewarded.correct.sft": 0.25, "rewarded.correct.sft_low": 0.2, "rewarded.correct.sft_high": 0.31}
+    change(folder, "evaluate", metrics=given | {"rewarded.correct.policy": 1.5})  # above 1: no interval
+    found = held_out(load(folder))
+    assert found is not None
+    assert found.rows == [["correct", "SFT", "0.250", "[0.200, 0.310]"], ["correct", "policy", "1.500", "–"]]
+    assert "0.200, 0.310" in write_report(folder).read_text(encoding="utf-8")
 
 
 def test_the_default_needs_no_words(tmp_path: Path) -> None:
