@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, dump_config, load_config
+from pipeline.data.schema import Prompt
 from pipeline.evaluation.reward_terms import RewardError
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.rundir import RunDir, read_jsonl
@@ -19,6 +20,7 @@ from pipeline.stages import policy as stage
 from pipeline.stages import terms as module
 from pipeline.stages.chain import stage_fingerprint
 from pipeline.stages.terms import check_terms
+from tests.conftest import ROOT
 from tests.lm.builders import SIZES
 from tests.stages.builders import config, train
 
@@ -190,3 +192,19 @@ def test_a_function_that_fails_in_between_costs_nothing(
     assert without_times(read_jsonl(before.path / "policy" / "metrics.jsonl")) == without_times(whole)
     assert (before.path / "policy" / "adapter" / "adapter_model.safetensors").read_bytes() == kept
     assert json.loads((before.path / "policy" / "result.json").read_text(encoding="utf-8"))["metrics"]["steps"] == 6
+
+
+def test_the_documentation_s_examples_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config loads, and its function is found beside it and gives what it says."""
+    page = (ROOT / "docs" / "rewards.md").read_text(encoding="utf-8")
+    (example,) = (part.split("```")[0] for part in page.split("```yaml\n")[1:])
+    (code,) = (part.split("```")[0] for part in page.split("```python\n")[1:])
+    smoke = (ROOT / "configs" / "smoke.yaml").read_text(encoding="utf-8")
+    written = smoke.replace("policy:\n", example)
+    (tmp_path / "documented.yaml").write_text(written, encoding="utf-8")
+    (tmp_path / "my_rewards.py").write_text(code, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    loaded = load_config(tmp_path / "documented.yaml")
+    assert list(loaded.policy.rewards) == ["taste", "correct", "harmless", "brief"]
+    brief = module.function_terms(loaded)["brief"]
+    assert brief.values([Prompt(({"role": "user", "content": "?"},), "", {})], ["two words"]) == [-0.02]
