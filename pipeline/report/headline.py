@@ -92,7 +92,7 @@ def cautions(run: Run) -> list[str]:
     """What a careful reader would ask about, answered from the figures. Empty when there is nothing."""
     return [
         sentence
-        for check in (_gates, _alarms, _past_the_peak, _sample_size, _sft, _best_of, _judge, _stopping)
+        for check in (_gates, _alarms, _past_the_peak, _sample_size, _sft, _best_of, _dpo, _judge, _stopping)
         for sentence in check(run)
     ]
 
@@ -158,6 +158,14 @@ def _best_of(run: Run) -> list[str]:
     name = system_name("best_of_n", run["evaluate"].metrics.get("best_of"))
     rate = interval(pair.rate, pair.low, pair.high)
     return [f"Taking the {name} SFT answers does better than the policy, which wins on {rate} against it."]
+
+
+def _dpo(run: Run) -> list[str]:
+    pair = compared(run, "policy", "dpo")
+    if pair is None or pair.verdict != "worse":
+        return []
+    rate = interval(pair.rate, pair.low, pair.high)
+    return [f"DPO on the reward model's pairs does better than the policy, which wins on {rate} against it."]
 
 
 def _judge(run: Run) -> list[str]:
