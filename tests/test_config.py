@@ -93,8 +93,16 @@ def test_a_missing_section_or_field_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("model: {}\n", encoding="utf-8")
     text = message(path)
-    for field in ("model.name", "sft", "reward", "policy", "evaluate"):
+    for field in ("model.name", "sft", "policy", "evaluate"):
         assert f"{field}: is required and missing" in text
+
+
+def test_a_missing_reward_section_is_named_where_it_would_pay(tmp_path: Path) -> None:
+    tree = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text(encoding="utf-8"))
+    del tree["reward"]
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert "reward: is missing, and policy.rewards.reward is the run's own reward model" in message(path)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import ConfigError, load_config
 from pipeline.data import load
 from pipeline.evaluation.verifiers import gsm8k
+from pipeline.report.load import load as load_run
 from pipeline.rundir import RunDir, read_jsonl, summary
-from tests.conftest import Align
+from tests.conftest import ROOT, Align
 
 # Written for this test.
 ROWS = [
@@ -23,7 +25,6 @@ SMALL = (
     "model.name=tiny",
     "lora={r: 4, alpha: 8}",
     "sft.max_length=256",
-    "reward={data: {source: data/quickstart/preferences.jsonl, limit: 48}, epochs: 1, calibration_samples: 8}",
     "policy.steps=2",
     "policy.prompts_per_step=2",
     "policy.group_size=2",
@@ -31,7 +32,6 @@ SMALL = (
     "policy.microbatch_size=4",
     "policy.sampling.max_new_tokens=12",
     "evaluate.best_of=2",
-    "gates.skip=[sft_ends, reward_beats_chance, reward_beats_length]",
     "logging.progress=false",
 )
 
@@ -60,18 +60,26 @@ def test_the_config_runs_from_end_to_end(
     code, _, err = run_align("run", "configs/gsm8k.yaml", *overrides)
     assert code == 0, err
     figures = summary(RunDir(folder))
+    assert not (folder / "reward").exists()
+    assert figures["evaluate.judge"] == "rewards"
+    assert figures["evaluate.win_rate.policy_vs_sft_ties"] == 16
+    assert figures["evaluate.judge_score.policy"] == 0.0
     assert figures["policy.reward.correct"] == figures["policy.score"] == 0.0  # a random model is never right
     for system in ("base", "sft", "policy", "best_of_n"):
-        assert figures[f"evaluate.rewarded.correct.{system}"] == 0.0
-        assert (
-            0
-            == figures[f"evaluate.rewarded.correct.{system}_low"]
-            < figures[f"evaluate.rewarded.correct.{system}_high"]
-        )
+        right = f"evaluate.rewarded.correct.{system}"
+        assert figures[right] == figures[f"{right}_low"] == 0.0
+        assert figures[f"{right}_high"] == pytest.approx(0.19, abs=0.02)  # of 16 prompts none: Wilson
     assert all("reward/correct" in row for row in read_jsonl(folder / "policy" / "metrics.jsonl"))
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "pipeline.evaluation.verifiers:gsm8k" in page
     assert "What the functions give" in page
+    assert "The judge is what the policy was paid for" in page
+    assert "not finished" not in page
+    found = load_run(folder)
+    assert list(found.stages) == ["sft", "policy", "evaluate"]
+    code, _, err = run_align("reward-card", str(folder))
+    assert code == 2
+    assert "no finished reward stage" in " ".join(err.split())
 
 
 def test_rows_that_the_function_cannot_use_stop_the_evaluation_early(
@@ -88,3 +96,39 @@ def test_rows_that_the_function_cannot_use_stop_the_evaluation_early(
     assert "bare.jsonl:1" in err
     code, _, err = run_align("run", "configs/gsm8k.yaml", *overrides, "evaluate.rewarded=false")
     assert code == 0, err
+
+
+def test_ppo_without_a_reward_model_has_a_critic_all_the_same(
+    rows: Path, tmp_path: Path, cache: Path, run_align: Align, at_root: Path
+) -> None:
+    sources = [f"{name}.data={{source: {rows}}}" for name in ("sft", "policy", "evaluate")]
+    folder = tmp_path / "run"
+    overrides = [*SMALL, *sources, f"run_dir={folder}", f"model.cache_dir={cache}", "policy.algorithm=ppo"]
+    for command in ("sft", "policy"):
+        code, _, err = run_align(command, "configs/gsm8k.yaml", *overrides, "policy.kl_in=reward")
+        assert code == 0, err
+    assert (folder / "policy" / "critic").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        (["policy.rewards={r: {model: reward}}"], "reward: is missing, and policy.rewards.r is the run's own"),
+        (["policy.rewards={r: {model: runs/other}}"], "no function in policy.rewards could judge"),
+        (["dpo={}"], "dpo learns from its pairs"),
+        (["evaluate.judges={e: {kind: ensemble}}"], "ensemble needs reward.judges"),
+    ],
+)
+def test_without_a_reward_section_what_needs_one_is_refused(overrides: list[str], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        load_config(ROOT / "configs" / "gsm8k.yaml", overrides)
+
+
+def test_plan_and_data_do_without_it(rows: Path, cache: Path, run_align: Align, at_root: Path) -> None:
+    sources = [f"{name}.data={{source: {rows}}}" for name in ("sft", "policy", "evaluate")]
+    options = [*SMALL, *sources, f"model.cache_dir={cache}", "--json"]
+    code, out, _ = run_align("plan", "configs/gsm8k.yaml", *options, "--data")
+    assert (code, list(json.loads(out))) == (0, ["sft", "policy", "evaluate"])
+    code, out, _ = run_align("data", "configs/gsm8k.yaml", *options)
+    assert code == 0
+    assert "reward" not in json.loads(out)

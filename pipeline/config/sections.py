@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.policy import PolicyConfig
+from pipeline.config.rewards import OWN
 from pipeline.config.supervised import DpoConfig, RewardConfig, SftConfig
 
 
@@ -91,7 +92,7 @@ class Config(Section):
     model: ModelConfig
     lora: LoraSection = LoraSection()
     sft: SftConfig
-    reward: RewardConfig
+    reward: RewardConfig | None = Field(None, description="null = no reward model of its own, and functions judge")
     dpo: DpoConfig | None = Field(None, description="a baseline on the reward model's pairs; {} = on, with defaults")
     policy: PolicyConfig
     evaluate: EvaluateConfig
@@ -102,8 +103,22 @@ class Config(Section):
     @model_validator(mode="after")
     def _ensembles_have_members(self) -> "Config":
         for name, judge in self.evaluate.judges.items():
-            if judge.kind == "ensemble" and len(self.reward.judge_names) < 2:
+            members = self.reward.judge_names if self.reward is not None else []
+            if judge.kind == "ensemble" and len(members) < 2:
                 raise ValueError(f"evaluate.judges.{name}: an ensemble needs reward.judges ≥ 2 and reward.judge > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _without_a_reward_model_functions_pay_and_judge(self) -> "Config":
+        if self.reward is not None:
+            return self
+        own = [name for name, term in self.policy.rewards.items() if term.model == OWN]
+        if own:
+            raise ValueError(f"reward: is missing, and policy.rewards.{own[0]} is the run's own reward model")
+        if not any(term.function and term.weight for term in self.policy.rewards.values()):
+            raise ValueError("reward: is missing, and no function in policy.rewards could judge instead")
+        if self.dpo is not None:
+            raise ValueError("reward: is missing, and dpo learns from its pairs")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
 from pipeline.config.data import DataConfig
 
+CALIBRATION_SAMPLES = 96
+
 
 class LoopConfig(Section):
     """How the supervised loop runs (stages/fit.py)."""
@@ -46,7 +48,9 @@ class RewardConfig(FitConfig):
     judges: Positive = Field(
         1, description="judges trained on that share, each with its own order and head: the members of an ensemble"
     )
-    calibration_samples: Positive = Field(96, description="SFT samples that define score mean 0, deviation 1")
+    calibration_samples: Positive = Field(
+        CALIBRATION_SAMPLES, description="SFT samples that define score mean 0, deviation 1"
+    )
 
     @model_validator(mode="after")
     def _judges_have_pairs(self) -> "RewardConfig":

@@ -173,6 +173,8 @@ def _judge(run: Run) -> list[str]:
     found = []
     if metrics.get("judge") == "reward":
         found.append("The judge is the reward model that the policy was trained on, so the win rates flatter it.")
+    if metrics.get("judge") == "rewards":
+        found.append("The judge is what the policy was paid for: it tells whether that was learned, and nothing else.")
     prefix = "judge_" if metrics.get("judge") == "judge" else ""
     low = reward.get(f"{prefix}accuracy_low")
     if metrics and low is not None and low <= 0.5:

@@ -84,7 +84,7 @@ def content(run: Run) -> dict[str, Any]:
         "sft": supervised.sft(run),
         "sft_curves": curves.supervised(run["sft"]),
         "dpo": supervised.dpo(run),
-        "dpo_curves": curves.supervised(run["dpo"]) if "dpo" in run.stages else [],
+        "dpo_curves": curves.supervised(run["dpo"]),
         "reward": tables.reward(run),
         "reward_curves": curves.supervised(run["reward"]),
         "failures": curves.failures(run["reward"]),

@@ -40,7 +40,7 @@ class Run:
     stages: dict[str, Stage]
 
     def __getitem__(self, stage: str) -> Stage:
-        return self.stages[stage]
+        return self.stages.get(stage, Stage(stage))  # one that the config leaves out has left nothing
 
     @property
     def skipped_gates(self) -> list[str]:
@@ -67,7 +67,7 @@ def load(path: Path) -> Run:
     if not path.is_dir():
         raise RunError(f"there is no run folder {path}; `align run CONFIG` makes one")
     config = _config(path / "config.yaml")
-    there = [name for name in ALL_STAGES if name in STAGES or config.get(name) is not None]
+    there = [name for name in ALL_STAGES if config.get(name, {} if name in STAGES else None) is not None]
     run = Run(path.resolve().name, config, {name: _stage(path, name) for name in there})
     if not run.finished:
         raise RunError(f"{path} has no finished stage yet, so there is nothing to report; run `align run CONFIG`")

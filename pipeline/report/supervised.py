@@ -38,7 +38,7 @@ def sft(run: Run) -> Table | None:
 def dpo(run: Run) -> Table | None:
     """Loss before and after, how the implied reward orders held-out pairs, epochs and pairs."""
     caption = "What DPO learned from the reward model's pairs. Loss in nats per pair; implied reward: β log π/π(SFT)."
-    return _table(caption, DPO, run["dpo"].metrics if "dpo" in run.stages else {})
+    return _table(caption, DPO, run["dpo"].metrics)
 
 
 def _table(caption: str, figures: Told, metrics: Mapping[str, Any]) -> Table | None:

@@ -12,7 +12,7 @@ from pipeline.progress import say
 from pipeline.rundir import ALL_STAGES, NEEDS, RunDir, StageResult, fingerprint
 from pipeline.stages import dpo, evaluate, policy, reward, sft
 from pipeline.stages.answering import check_systems, system_marks
-from pipeline.stages.inputs import source_hash
+from pipeline.stages.inputs import reward_section, source_hash
 from pipeline.stages.judges import check_judges, judge_marks
 from pipeline.stages.terms import check_terms, term_marks
 from pipeline.stages.tracking import track
@@ -26,7 +26,7 @@ READS = {"reward": ("policy.sampling",), "dpo": PAIRS, "evaluate": ("policy.samp
 
 
 def stages_of(config: Config) -> list[str]:
-    """The run's stages in order: sft → reward (→ dpo) → policy → evaluate."""
+    """The run's stages in order: sft (→ reward) (→ dpo) → policy → evaluate."""
     return [stage for stage in ALL_STAGES if getattr(config, stage) is not None]
 
 
@@ -110,10 +110,11 @@ def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
     """
     section = getattr(config, stage)
     if section is None:
-        raise ConfigError(f"there is no {stage} section; `{stage}={{}}` turns it on with its defaults")
+        how = "; `dpo={}` turns it on with its defaults" if stage == "dpo" else ""
+        raise ConfigError(f"there is no {stage} section{how}")
     before = {need: run_dir.require(need).fingerprint for need in needs_of(config, stage)}
     also = {path: _at(config, path) for path in READS.get(stage, ())}
-    data = config.reward.data if stage == "dpo" else section.data
+    data = reward_section(config).data if stage == "dpo" else section.data
     if stage == "policy":
         also |= term_marks(config)
     if stage == "evaluate":

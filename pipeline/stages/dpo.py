@@ -16,7 +16,7 @@ from pipeline.progress import bar
 from pipeline.rl.losses import dpo_loss
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.fit import Task, compute_lower, fit
-from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read
+from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read, reward_section
 from pipeline.stages.proving import prove_fit, wanted
 from pipeline.stages.reward import split_pairs
 
@@ -37,10 +37,10 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     cfg, visible = config.dpo, config.logging.progress
     assert cfg is not None  # or the chain leaves this stage out
     torch.manual_seed(config.seed)
-    source = read(config, config.reward.data, "preferences")
+    source = read(config, reward_section(config).data, "preferences")
     backbone = load_backbone(config)
     backbone.restore("sft", run_dir.artifact("sft", "sft"))
-    parts = split_pairs(source.rows, config.reward, config.seed)
+    parts = split_pairs(source.rows, reward_section(config), config.seed)
     train, held = (
         [Pair(one) for one in encode_pairs(backbone.chat, Source(parts[name], source.bad, {}), cfg.max_length)]
         for name in PARTS

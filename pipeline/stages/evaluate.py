@@ -11,7 +11,7 @@ from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config
 from pipeline.data.schema import prompt_text
 from pipeline.evaluation.compare import compare, describe
-from pipeline.evaluation.judges.protocol import Answer, ByScore
+from pipeline.evaluation.judges.protocol import Answer, ByScore, Scorer
 from pipeline.evaluation.judges.reward import RewardModelScorer
 from pipeline.evaluation.standing import against, differences, prompt_labels, round_robin, slices, standing
 from pipeline.evaluation.statistics import detectable
@@ -25,7 +25,7 @@ from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.answering import Asked, Groups, answers_from, best_of, restore_systems, sample, systems_of
 from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
 from pipeline.stages.judges import build_judges, headline_judge
-from pipeline.stages.rewarded import Values, figures, rewarded
+from pipeline.stages.rewarded import JUDGE, PaidScorer, Values, figures, rewarded
 from pipeline.stages.verdicts import (
     ByPair,
     ask_judges,
@@ -48,12 +48,15 @@ PAIRS = (
 )
 
 
+Remembering = RewardModelScorer | PaidScorer
+
+
 @dataclass
 class Found:
     """What an evaluation knows so far; all of it goes into its checkpoints."""
 
-    judge: RewardModelScorer
-    reward: RewardModelScorer
+    judge: Remembering
+    reward: Remembering
     answers: dict[str, Groups] = field(default_factory=dict)  # by system
     divergence: dict[str, float] = field(default_factory=dict)
     rewarded: dict[str, Values] = field(default_factory=dict)  # by system
@@ -83,9 +86,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     source = read(config, cfg.data, "prompts")
     backbone, judge_name = load_roles(config, run_dir)
     asked = encode_prompts(backbone.chat, source)
-    size = cfg.batch_size // 2 or 1
-    judge, reward = (RewardModelScorer(RewardModel(backbone, name), batch_size=size) for name in (judge_name, "reward"))
-    found = Found(judge, reward)
+    found = Found(*scorers(config, backbone, asked, judge_name))
     found.restore(checkpoints.latest("evaluate"))
 
     def keep() -> None:
@@ -96,13 +97,12 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     for _ in answer_all(config, backbone, asked, found):
         keep()
     ask_judges(build_judges(config, run_dir, backbone), found.answers, cfg.judge_pairs, found.verdicts, keep)
-    own = compare_pairs(ByScore(judge), found.answers, cfg.judge_pairs)
+    own = compare_pairs(ByScore(found.judge), found.answers, cfg.judge_pairs)
     out.sample(side_by_side(asked, found, {judge_name: own, **found.verdicts}))
-    accuracy = run_dir.require("reward").metrics["judge_accuracy" if judge_name == "judge" else "accuracy"]
     return out.finish(
         {
             "judge": judge_name,
-            "judge_accuracy": accuracy,
+            **judge_accuracy(config, run_dir, judge_name),
             "prompts": len(asked),
             "samples": cfg.samples,
             "best_of": cfg.best_of,
@@ -121,14 +121,32 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
 def load_roles(config: Config, run_dir: RunDir) -> tuple[Backbone, str]:
     """The base with everybody who answers or judges, and the name of the run's own judge."""
     backbone = load_backbone(config)
-    judge = headline_judge(run_dir)
+    judge = JUDGE if config.reward is None else headline_judge(run_dir)
     for stage, name in (("sft", "sft"), ("policy", "policy"), ("dpo", "dpo"), ("reward", "reward"), ("reward", judge)):
-        if stage == "dpo" and config.dpo is None:
+        if getattr(config, stage) is None:
             continue
         if name not in backbone.adapters:
             backbone.restore(name, run_dir.artifact(stage, name))
     restore_systems(config, backbone)
     return backbone, judge
+
+
+def scorers(config: Config, backbone: Backbone, asked: Asked, judge: str) -> tuple[Remembering, Remembering]:
+    """The run's own judge and what paid the policy; without a reward section the functions that paid are both."""
+    if config.reward is None:
+        paid = PaidScorer(config, asked)
+        return paid, paid
+    size = config.evaluate.batch_size // 2 or 1
+    decides, paid_by = (RewardModelScorer(RewardModel(backbone, name), batch_size=size) for name in (judge, "reward"))
+    return decides, paid_by
+
+
+def judge_accuracy(config: Config, run_dir: RunDir, judge: str) -> dict[str, float]:
+    """How well the run's own judge orders test pairs; functions have none."""
+    if config.reward is None:
+        return {}
+    metrics = run_dir.require("reward").metrics
+    return {"judge_accuracy": metrics["judge_accuracy" if judge == "judge" else "accuracy"]}
 
 
 def answer_all(config: Config, backbone: Backbone, asked: Asked, found: Found) -> Iterator[str]:
@@ -172,12 +190,12 @@ def comparisons(config: Config, asked: Asked, found: Found) -> dict[str, Any]:
         **{f"difference.{key}": value for key, value in apart.items()},
         "standing": standing(outcomes, anchor="sft", seed=config.seed),
         "slices": slices(against(outcomes, "policy", "sft"), labels),
-        **{f"judge_score.{name}": float(np.mean(values)) for name, values in scores(found.judge, answers).items()},
-        **{f"reward_score.{name}": float(np.mean(values)) for name, values in scores(found.reward, answers).items()},
+        **{f"judge_score.{name}": float(np.mean(values)) for name, values in by_prompt(found.judge, answers).items()},
+        **{f"reward_score.{name}": float(np.mean(values)) for name, values in by_prompt(found.reward, answers).items()},
     }
 
 
-def scores(scorer: RewardModelScorer, answers: Mapping[str, Groups]) -> dict[str, list[list[float]]]:
+def by_prompt(scorer: Scorer, answers: Mapping[str, Groups]) -> dict[str, list[list[float]]]:
     """By system and prompt."""
     return {name: [scorer.score(group) for group in groups] for name, groups in answers.items()}
 
@@ -203,7 +221,7 @@ def kl_to_reference(backbone: Backbone, adapter: str, parts: Sequence[Completion
 def side_by_side(asked: Asked, found: Found, verdicts: dict[str, ByPair]) -> list[dict[str, Any]]:
     """One row per prompt with every system's first answer, its scores, and the judges' verdicts on policy vs SFT, for
     samples.jsonl."""
-    judged, paid = scores(found.judge, found.answers), scores(found.reward, found.answers)
+    judged, paid = by_prompt(found.judge, found.answers), by_prompt(found.reward, found.answers)
     return [
         {
             "prompt": prompt_text(prompt.messages),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -19,6 +20,7 @@ from pipeline.lm.footprint import ADAPTER, Footprint
 from pipeline.lm.options import choose_device, choose_dtype
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.stages.doctor import lengths_of
+from pipeline.stages.inputs import reward_section
 
 SCATTER = 1.1  # what is allocated and freed leaves holes
 
@@ -66,7 +68,8 @@ def plan(config: Config, longest: Lengths | None = None) -> list[StagePlan]:
     width = choose_dtype(config.model.dtype, device).itemsize
     planner = Planner(config, size, width, device.type != "cpu", longest or limits(config))
     dpo = [planner.dpo()] if config.dpo is not None else []
-    return [planner.sft(), planner.reward(), *dpo, planner.policy(), planner.evaluate()]
+    reward = [planner.reward()] if config.reward is not None else []
+    return [planner.sft(), *reward, *dpo, planner.policy(), planner.evaluate()]
 
 
 def footprint(config: Config) -> Footprint:
@@ -85,21 +88,23 @@ def limits(config: Config) -> Lengths:
     """What the config allows."""
     new = config.policy.sampling.max_new_tokens
     prompt = config.policy.max_prompt_length
-    return Lengths(config.sft.max_length, config.reward.max_length, prompt, prompt + new)
+    pair = 0 if config.reward is None else config.reward.max_length
+    return Lengths(config.sft.max_length, pair, prompt, prompt + new)
 
 
 def measured(config: Config) -> Lengths:
     """What the data's longest rows have, within the limits."""
     top = limits(config)
     found = lengths_of(config)
-    sft, pair, prompt, evaluated = (max(found[name], default=0) for name in ("sft", "reward", "policy", "evaluate"))
+    pairs = found.get("reward", np.zeros(0, int))
+    sft, prompt, evaluated = (max(found[name], default=0) for name in ("sft", "policy", "evaluate"))
     sampling = config.evaluate.sampling or config.policy.sampling
     return Lengths(
         min(top.sft, sft),
-        min(top.pair, pair),
+        min(top.pair, max(pairs, default=0)),
         min(top.prompt, prompt),
         evaluated + sampling.max_new_tokens,
-        float(max(found["sft"].sum(), 2 * found["reward"].sum())),
+        float(max(found["sft"].sum(), 2 * pairs.sum())),
     )
 
 
@@ -124,7 +129,7 @@ class Planner:
 
     def reward(self) -> StagePlan:
         """SFT, reward model and judges on one base; answers are sampled first, which say what a score of 0 is."""
-        cfg = self.config.reward
+        cfg = reward_section(self.config)
         tokens = 2 * min(cfg.microbatch_size, cfg.batch_size) * self.longest.pair
         rows = min(48, cfg.calibration_samples)
         training = self._training(tokens)
@@ -152,7 +157,7 @@ class Planner:
         tokens = micro * (self.longest.prompt + cfg.sampling.max_new_tokens)
         training = self._training(tokens * (2 if critic else 1))
         training["logits"] = self.size.logits(micro * cfg.sampling.max_new_tokens, gpu=self.gpu)
-        roles = 3 + bool(self.config.reward.judge) + critic
+        roles = 2 + (0 if self.config.reward is None else 1 + bool(self.config.reward.judge)) + critic
         return StagePlan(
             "policy",
             self._stays(roles=roles, trained=1 + critic, remembers=False),
@@ -164,7 +169,7 @@ class Planner:
         cfg = self.config.evaluate
         sampling = cfg.sampling or self.config.policy.sampling
         prompt = self.longest.evaluated - sampling.max_new_tokens
-        judges = len(self.config.reward.judge_names)
+        judges = 0 if self.config.reward is None else len(self.config.reward.judge_names)
         if not any(judge.kind == "ensemble" for judge in cfg.judges.values()):
             judges = min(judges, 1)
         return StagePlan(

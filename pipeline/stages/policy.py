@@ -121,13 +121,13 @@ def load_adapters(config: Config, run_dir: RunDir) -> Backbone:
     """The base with every role: sft (the reference), reward, judge, policy, and critic where the algorithm has one."""
     backbone = load_backbone(config)
     backbone.restore("sft", run_dir.artifact("sft", "sft"))
-    for name in ("reward", "judge"):
+    for name in ("reward", "judge") if config.reward is not None else ():
         if name in run_dir.require("reward").artifacts:
             backbone.restore(name, run_dir.artifact("reward", name))
     restore_terms(config, backbone)
     backbone.adapters.clone("sft", "policy")  # so KL(policy ‖ reference) starts at 0
     if config.policy.needs_critic and config.policy.critic == "adapter":
-        backbone.adapters.clone("reward", "critic")
+        backbone.adapters.clone("sft" if config.reward is None else "reward", "critic")
     return backbone
 
 

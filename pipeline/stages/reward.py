@@ -33,7 +33,7 @@ from pipeline.progress import bar
 from pipeline.rl.losses import pairwise_loss
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.fit import Task, compute_lower, fit
-from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read
+from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read, reward_section
 from pipeline.stages.proving import prove_fit, wanted
 
 Pairs = Sequence[EncodedPair]
@@ -43,7 +43,7 @@ COMPARED = 8  # answers that are scored alone and beside others
 
 def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
     """Train the reward model (and the judges), each starting from a copy of the SFT adapter."""
-    cfg = config.reward
+    cfg = reward_section(config)
     source = read(config, cfg.data, "preferences")
     backbone = load_backbone(config)
     backbone.restore("sft", run_dir.artifact("sft", "sft"))
@@ -95,11 +95,11 @@ def trained_prompts(config: Config, name: str) -> set[str] | None:
     """Keys of the prompts whose pairs `reward` or one of the judges has learned from or been chosen by; None where the
     training data isn't there any more."""
     try:
-        rows = read(config, config.reward.data, "preferences").rows
+        rows = read(config, reward_section(config).data, "preferences").rows
     except DataError:
         return None
     part = "reward" if name == "reward" else "judge"  # all judges learn from the same pairs
-    parts = split_pairs(rows, config.reward, config.seed)
+    parts = split_pairs(rows, reward_section(config), config.seed)
     return {row.key for use in (part, f"{part}_validation") for row in parts.get(use, [])}
 
 
@@ -116,7 +116,7 @@ def train(
 ) -> tuple[RewardModel, dict[str, Any]]:
     """Fit one reward model, starting from a copy of the SFT adapter, on pairs in the order that `seed` gives; returns
     it with the figures of its best epoch."""
-    cfg, visible = config.reward, config.logging.progress
+    cfg, visible = reward_section(config), config.logging.progress
     backbone.adapters.clone("sft", name)
     backbone.adapters.add_head(name)
     parameters = backbone.adapters.train_only(name)
@@ -255,7 +255,7 @@ def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list
     distinct = dict.fromkeys(tuple(pair.chosen[: pair.prompt_length]) for pair in pairs)
     sequences: list[list[int]] = []
     ended = 0
-    for done in sft_samples(backbone, list(distinct)[: config.reward.calibration_samples], config):
+    for done in sft_samples(backbone, list(distinct)[: reward_section(config).calibration_samples], config):
         sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
         ended += int(done.stopped.sum())
     return sequences, ended / len(sequences)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.config import Config, RewardTerm
 from pipeline.config.rewards import OWN
+from pipeline.config.supervised import CALIBRATION_SAMPLES
 from pipeline.data.files import file_sha256
 from pipeline.data.schema import Prompt
 from pipeline.evaluation.functions import FunctionError, function_source, load_function
@@ -104,7 +105,7 @@ def build_terms(config: Config, backbone: Backbone) -> Terms:
 
 def calibration(backbone: Backbone, encoded: Sequence[tuple[Prompt, list[int]]], config: Config) -> list[Completed]:
     """SFT's answers to the first prompts: what a score of 0 means to a reward model of elsewhere."""
-    asked = encoded[: config.reward.calibration_samples]
+    asked = encoded[: CALIBRATION_SAMPLES if config.reward is None else config.reward.calibration_samples]
     prompts = iter(prompt for prompt, _ in asked)
     found = []
     for part in sft_samples(backbone, [ids for _, ids in asked], config):
