@@ -94,9 +94,10 @@ def trl(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
         words = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
         shape = lora(config, "CAUSAL_LM")
         trainer = DPOTrainer(model, args=options, train_dataset=words, processing_class=tokenizer, peft_config=shape)
-        trainer.train_dataset = rows["train"]  # it takes texts only; these are the same tokens as ours
+        # It takes texts only; these are the same tokens as ours.
+        trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["test"]
         _, seconds = trained(trainer)
-        loss = trainer.evaluate(rows["test"])["eval_loss"]
+        loss = trainer.evaluate()["eval_loss"]
     return {"loss": loss} | speed(config, pairs, seconds)
 
 
