@@ -1,4 +1,4 @@
-"""Talk to base, SFT or policy in the terminal."""
+"""Talk to base, SFT, DPO or policy in the terminal."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from pipeline.lm.generate import generate
 from pipeline.rundir import RunError
 from pipeline.stages.inputs import load_backbone, open_run
 
-ADAPTERS = {"base": None, "sft": "sft", "policy": "policy"}
-HELP = "/base /sft /policy switch · /all asks all three · /new forgets the conversation · /quit leaves"
+ADAPTERS = {"base": None, "sft": "sft", "dpo": "dpo", "policy": "policy"}
+HELP = "/base /sft /dpo /policy switch · /all asks all that are there · /new forgets the conversation · /quit leaves"
 
 
 def converse(run_path: Path, model: str, temperature: float | None, max_new_tokens: int | None) -> None:
@@ -21,14 +21,14 @@ def converse(run_path: Path, model: str, temperature: float | None, max_new_toke
 
     Raises:
         RunError: no run there, or the stage that trains `model` isn't finished.
-        ConfigError: `model` is none of base, sft, policy.
+        ConfigError: `model` is none of base, sft, dpo, policy.
     """
     if model not in ADAPTERS:
-        raise ConfigError(f"--model {model!r}: choose base, sft or policy")
+        raise ConfigError(f"--model {model!r}: choose base, sft, dpo or policy")
     config, run_dir = open_run(run_path)
     backbone = load_backbone(config)
     available = ["base"]
-    for name in ("sft", "policy"):
+    for name in ("sft", "dpo", "policy"):
         if run_dir.result(name) is not None:
             backbone.restore(name, run_dir.artifact(name, name))
             available.append(name)

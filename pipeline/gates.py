@@ -110,6 +110,15 @@ GATES = (
         "report it as a bug, with the model's name; model.fast=false may help",
     ),
     Gate(
+        "dpo_learns",
+        "dpo",
+        ("loss_before", "loss"),
+        lambda m: m["loss"] < m["loss_before"],
+        lambda m: f"DPO's held-out loss went from {m['loss_before']:.4f} to {m['loss']:.4f} nats a pair",
+        "it falls from ln 2 = 0.6931",
+        "change dpo.learning_rate by a factor of three either way, or raise dpo.beta",
+    ),
+    Gate(
         "starts_at_reference",
         "policy",
         ("kl_first",),

@@ -3,7 +3,7 @@ processes the first one writes.
 
 runs/NAME/
   config.yaml                     the resolved configuration
-  sft/ reward/ policy/ evaluate/  one folder a stage:
+  sft/ reward/ policy/ evaluate/  one folder a stage, and dpo/ where it is on:
     metrics.jsonl                 one line a step
     samples.jsonl                 texts to read
     result.json                   written last; its presence means done
@@ -26,7 +26,15 @@ from pipeline import processes
 from pipeline.atomic import write_atomically
 from pipeline.machine import environment, peak_rss_mb, reset_peak_rss
 
-STAGES = ("sft", "reward", "policy", "evaluate")
+STAGES = ("sft", "reward", "policy", "evaluate")  # of every run
+ALL_STAGES = ("sft", "reward", "dpo", "policy", "evaluate")  # and those that a config may add, in order
+NEEDS = {
+    "sft": (),
+    "reward": ("sft",),
+    "dpo": ("sft",),
+    "policy": ("sft", "reward"),
+    "evaluate": ("sft", "reward", "dpo", "policy"),
+}
 LOGS = ("metrics.jsonl", "samples.jsonl")
 CHECKPOINTS = "checkpoints"
 
@@ -227,13 +235,17 @@ class RunDir:
 
     def open_stage(self, stage: str, fingerprint: str, *, resume: bool = False) -> StageDir:
         """The folder of a stage about to run, empty unless an interrupted one may go on; results of the stage and of
-        those after it are withdrawn."""
-        for later in STAGES[STAGES.index(stage) :] if stage in STAGES and processes.main() else ():
-            (self.path / later / "result.json").unlink(missing_ok=True)
+        those that are built on it are withdrawn."""
+        self.withdraw(stage)
         try:
             return StageDir(self.path / stage, stage, fingerprint, resume=resume)
         except OSError as error:
             raise RunError(f"{self.path / stage} can't be written: {error.strerror}; set run_dir=PATH") from None
+
+    def withdraw(self, stage: str) -> None:
+        """Remove the results of a stage and of those that are built on it."""
+        for name in (stage, *(later for later in ALL_STAGES if stage in NEEDS[later])) if processes.main() else ():
+            (self.path / name / "result.json").unlink(missing_ok=True)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -247,7 +259,7 @@ def summary(run: RunDir) -> dict[str, Any]:
     """All figures of a run under dotted keys: `<stage>.<metric>`, durations and memory."""
     flat: dict[str, Any] = {}
     total = 0.0
-    for stage in STAGES:
+    for stage in ALL_STAGES:
         result = run.result(stage)
         if result is None:
             continue

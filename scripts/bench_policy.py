@@ -171,11 +171,12 @@ def work_of(config: Config, stop_at: str | None) -> tuple[list[list[int]], int |
 def ours(config: Config, queue: list[list[int]], stop: int | None, beat: Callable[[dict[str, float]], None]) -> None:
     import torch
 
-    from pipeline.lm.reward import RewardModel
+    from pipeline.data.schema import Prompt
     from pipeline.stages.inputs import load_backbone
     from pipeline.stages.learner import Learner
     from pipeline.stages.policy import iterate
     from pipeline.stages.score import Score
+    from pipeline.stages.terms import build_terms
 
     cfg = config.policy
     torch.manual_seed(config.seed)
@@ -185,11 +186,12 @@ def ours(config: Config, queue: list[list[int]], stop: int | None, beat: Callabl
     for name in ("reward", "policy", *(["critic"] if cfg.needs_critic and cfg.critic == "adapter" else [])):
         backbone.adapters.clone("sft", name)
     backbone.adapters.add_head("reward")
-    learner, score = Learner(backbone, cfg, config.seed), Score(RewardModel(backbone, "reward"), cfg)
+    learner, score = Learner(backbone, cfg, config.seed), Score(backbone, build_terms(config, backbone), cfg)
     beat({})
     for step in range(1, 10**6):
         at = (step - 1) * cfg.prompts_per_step
-        batch = [queue[(at + index) % len(queue)] for index in range(cfg.prompts_per_step)]
+        prompts = (queue[(at + index) % len(queue)] for index in range(cfg.prompts_per_step))
+        batch = [(Prompt((), "", {}), prompt) for prompt in prompts]
         rollout, _, _, row = iterate(learner, score, batch, step)
         times = {name.removeprefix("time/"): value for name, value in row.items() if name.startswith("time/")}
         times["value"] = times.pop("credit")

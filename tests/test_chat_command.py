@@ -152,5 +152,5 @@ def test_a_stage_that_isnt_finished_cant_answer(tmp_path: Path, cache: Path) -> 
 def test_no_run_and_no_such_model_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"config\.yaml is missing"):
         converse(tmp_path, "policy", None, None)
-    with pytest.raises(ConfigError, match="'reward': choose base, sft or policy"):
+    with pytest.raises(ConfigError, match="'reward': choose base, sft, dpo or policy"):
         converse(tmp_path, "reward", None, None)

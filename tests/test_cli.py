@@ -16,7 +16,7 @@ Align = Callable[..., tuple[int, str, str]]  # (exit code, standard output, stan
 
 ROOT = Path(__file__).parents[1]
 SMOKE = "configs/smoke.yaml"
-STAGES = ("run", "sft", "reward", "policy", "evaluate")
+STAGES = ("run", "sft", "reward", "dpo", "policy", "evaluate")
 COMMANDS = (*STAGES, "report", "config", "summary", "chat")
 
 
@@ -136,7 +136,7 @@ def test_a_missing_run(align: Align) -> None:
 
 
 def test_a_model_to_chat_with_that_doesnt_exist(align: Align) -> None:
-    is_one_message(*align("chat", "runs/none-such", "--model", "critic"), "'critic': choose base, sft or policy")
+    is_one_message(*align("chat", "runs/none-such", "--model", "critic"), "'critic': choose base, sft, dpo or policy")
 
 
 def test_ctrl_c_says_what_is_kept(align: Align, here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from pipeline.config import Config, ConfigError, apply_overrides, dump_config, load_config, parse_config
 
+ROOT = Path(__file__).parents[1]
+
 MINIMAL = """\
 model: {name: tiny}
 sft: {data: {source: sft.jsonl}}
@@ -91,8 +93,16 @@ def test_a_missing_section_or_field_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("model: {}\n", encoding="utf-8")
     text = message(path)
-    for field in ("model.name", "sft", "reward", "policy", "evaluate"):
+    for field in ("model.name", "sft", "policy", "evaluate"):
         assert f"{field}: is required and missing" in text
+
+
+def test_a_missing_reward_section_is_named_where_it_would_pay(tmp_path: Path) -> None:
+    tree = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text(encoding="utf-8"))
+    del tree["reward"]
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert "reward: is missing, and policy.rewards.reward is the run's own reward model" in message(path)
 
 
 @pytest.mark.parametrize(
@@ -330,3 +340,30 @@ def test_whatever_is_typed_gives_a_config_or_a_config_error(path: Path, override
 @pytest.mark.parametrize("value", ["!!int ''", "!!float ''", "!!bool maybe", "!!timestamp x"])
 def test_yaml_tags_that_dont_fit_are_config_errors_too(path: Path, value: str) -> None:
     assert "not valid YAML" in message(path, f"seed={value}")
+
+
+# ---- what is rewarded ---------------------------------------------------------------------------------------
+
+
+def test_without_a_word_the_run_s_own_reward_model_is_all_that_pays() -> None:
+    rewards = load_config(ROOT / "configs" / "smoke.yaml").policy.rewards
+    assert {name: term.model_dump() for name, term in rewards.items()} == {
+        "reward": {"weight": 1.0, "function": None, "model": "reward"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("rewards", "why"),
+    [
+        ("{}", "policy.rewards"),
+        ("{x: {}}", "give exactly one of function"),
+        ("{x: {model: reward, function: 'a:b'}}", "give exactly one of function"),
+        ("{x: {function: 'nocolon'}}", "function is 'module:function'"),
+        ("{'no spaces': {model: reward}}", "can't be a term's name"),
+        ("{x: {model: reward, weight: 0}}", "no term has a weight"),
+        ("{x: {model: reward, wieght: 1}}", "did you mean weight"),
+    ],
+)
+def test_rewards_that_make_no_sense_are_refused(rewards: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        load_config(ROOT / "configs" / "smoke.yaml", [f"policy.rewards={rewards}"])

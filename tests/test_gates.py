@@ -16,6 +16,7 @@ SOUND: dict[str, dict[str, Any]] = {
         "length_baseline": 0.51,
         "score_batch_error": 1e-5,
     },
+    "dpo": {"loss_before": 0.6931, "loss": 0.64},
     "policy": {"kl_first": 0.0, "first_ratio_error": 1e-6},
 }
 FAULTS = {
@@ -25,6 +26,7 @@ FAULTS = {
     "reward_beats_chance": {"accuracy_low": 0.49, "length_baseline": 0.4},
     "reward_beats_length": {"length_baseline": 0.7},
     "score_alone": {"score_batch_error": 0.3},
+    "dpo_learns": {"loss": 0.7},
     "starts_at_reference": {"kl_first": 0.7},
     "first_ratio": {"first_ratio_error": 0.5},
 }

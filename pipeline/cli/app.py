@@ -14,7 +14,7 @@ from pipeline.cli import agent, deploy, evaluation, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.cli.console import errors, resumable
 from pipeline.config import Config, ConfigError, dump_config, load_config
-from pipeline.rundir import STAGES, RunDir, RunError, summary
+from pipeline.rundir import RunDir, RunError, summary
 
 app = typer.Typer(
     name="align",
@@ -37,19 +37,20 @@ app.add_typer(deploy.app)
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]
 
 
-def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[str], force: bool) -> Config:
+def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[str] | None, force: bool) -> Config:
+    """The named stages; None = all that the config has."""
     config = load_config(path, overrides or ())
-    from pipeline.stages.chain import run_stages
+    from pipeline.stages.chain import run_stages, stages_of
 
     with resumable():
-        run_stages(config, stages, force=force)
+        run_stages(config, stages or stages_of(config), force=force)
     return config
 
 
 @app.command()
 def run(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Run all stages and write the report. Finished, unchanged stages are skipped; a stopped one goes on."""
-    loaded = _run_stages(config, overrides, STAGES, force)
+    loaded = _run_stages(config, overrides, None, force)
     assert loaded.run_dir is not None
     if processes.main():
         _write_report(Path(loaded.run_dir))
@@ -68,6 +69,12 @@ def reward(config: ConfigPath, overrides: Overrides = None, force: Force = False
 
 
 @app.command()
+def dpo(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
+    """Train the DPO baseline on the reward model's pairs. Needs a finished sft, and a dpo section (`dpo={}`)."""
+    _run_stages(config, overrides, ["dpo"], force)
+
+
+@app.command()
 def policy(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
     """Optimise the policy against the reward model. Needs finished sft and reward."""
     _run_stages(config, overrides, ["policy"], force)
@@ -75,7 +82,7 @@ def policy(config: ConfigPath, overrides: Overrides = None, force: Force = False
 
 @app.command()
 def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
-    """Compare base, SFT and policy on held-out prompts. Needs the three stages before it."""
+    """Compare base, SFT, policy (and DPO) on held-out prompts. Needs the stages before it."""
     _run_stages(config, overrides, ["evaluate"], force)
 
 
@@ -126,11 +133,13 @@ def show_summary(
 @app.command()
 def chat(
     run_path: RunPath,
-    model: Annotated[str, typer.Option(help="Who answers first: base, sft or policy.")] = "policy",
+    model: Annotated[
+        str, typer.Option("--model", "--role", help="Who answers first: base, sft, dpo or policy.")
+    ] = "policy",
     temperature: Annotated[float | None, typer.Option(help="0 = always the likeliest token.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
 ) -> None:
-    """Talk to base, SFT or policy in the terminal. /base, /sft, /policy switch; /all asks all three; /quit leaves."""
+    """Talk to base, SFT, DPO or policy in the terminal. /base, /sft, /dpo, /policy switch; /all asks all; /quit."""
     from pipeline.chat import converse
 
     converse(run_path, model, temperature, max_new_tokens)

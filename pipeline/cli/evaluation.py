@@ -45,7 +45,7 @@ def winrate(
 def outputs(
     run_path: RunPath,
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="Where to write them.")],
-    system: Annotated[str, typer.Option(help="Whose answers: base, sft, policy or best_of_n.")] = "policy",
+    system: Annotated[str, typer.Option(help="Whose answers: base, sft, policy, best_of_n or dpo.")] = "policy",
     generator: Annotated[str | None, typer.Option(help="The name to give it. Default: RUN's name and SYSTEM.")] = None,
 ) -> None:
     """Write a run's answers as AlpacaEval's `model_outputs.json`, to be judged elsewhere. Needs a finished evaluate."""

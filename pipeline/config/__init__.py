@@ -1,6 +1,6 @@
 """The typed configuration: one model per section, strict YAML, dotted overrides.
 
-A config file holds one mapping per section (``model``, ``lora``, ``sft``, ``reward``, ``policy``,
+A config file holds one mapping per section (``model``, ``lora``, ``sft``, ``reward``, ``dpo``, ``policy``,
 ``evaluate``, ``gates``, ``checkpoint``, ``logging``) and a ``seed``; a classic agent's is flat. An unknown key or a
 wrong value is refused with the field, the value and what is allowed.
 """
@@ -41,6 +41,7 @@ from pipeline.config.reading import (
     parse_config,
     read_agent,
 )
+from pipeline.config.rewards import RewardTerm
 from pipeline.config.sections import (
     CheckpointConfig,
     Config,
@@ -50,7 +51,7 @@ from pipeline.config.sections import (
     LoraSection,
     ModelConfig,
 )
-from pipeline.config.supervised import FitConfig, RewardConfig, SftConfig
+from pipeline.config.supervised import DpoConfig, FitConfig, LoopConfig, RewardConfig, SftConfig
 
 __all__ = [
     "AGENTS",
@@ -61,6 +62,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "DpoConfig",
     "DqnConfig",
     "EnsembleJudgeConfig",
     "EvaluateConfig",
@@ -74,6 +76,7 @@ __all__ = [
     "LlmJudgeConfig",
     "LocalLlmJudgeConfig",
     "LoggingConfig",
+    "LoopConfig",
     "LoraSection",
     "ModelConfig",
     "OnPolicyConfig",
@@ -85,6 +88,7 @@ __all__ = [
     "ReinforceConfig",
     "RewardConfig",
     "RewardModelJudgeConfig",
+    "RewardTerm",
     "RubricCheck",
     "RubricJudgeConfig",
     "SamplingConfig",

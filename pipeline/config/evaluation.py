@@ -9,14 +9,14 @@ from pipeline.config.data import DataConfig
 from pipeline.config.judges import JUDGE_NAME, RESERVED_NAMES, JudgeConfig
 from pipeline.config.policy import SamplingConfig
 
-SYSTEMS = ("base", "sft", "policy", "best_of_n")  # the run's own
+SYSTEMS = ("base", "sft", "policy", "best_of_n", "dpo")  # the run's own
 
 
 class OtherSystem(Section):
     """Another run's adapter on the same base, or answers from a file."""
 
     run: str | None = Field(None, description="folder of another run with the same model and lora section")
-    adapter: Literal["sft", "policy"] = Field("policy", description="which of that run's models answers")
+    adapter: Literal["sft", "policy", "dpo"] = Field("policy", description="which of that run's models answers")
     outputs: str | None = Field(
         None, description="or a JSON file of {instruction, output, generator}, as AlpacaEval's model_outputs.json"
     )
@@ -37,6 +37,7 @@ class EvaluateConfig(Section):
     samples: Positive = Field(1, description="answers of each system to each prompt, compared one by one")
     best_of: Positive = Field(4, description="best-of-n from SFT as a baseline; 1 = leave it out")
     bootstrap: Positive = Field(2000, description="resamples behind the interval of a win rate at equal length")
+    rewarded: bool = Field(True, description="tell what the functions of policy.rewards give everybody's answers")
     systems: dict[str, OtherSystem] = Field(
         default_factory=dict, description="further systems by name: other runs' adapters, or answers from a file"
     )

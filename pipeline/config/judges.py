@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.config.base import NonNegative, Positive, Rate, Section
 
 JUDGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 RESERVED_NAMES = ("judge", "reward")  # the run's own
 INSTRUCTIONS = (
     "Prefer the answer that serves the person better: correct, to the point, concrete, clear, and honest about what it "
@@ -118,7 +119,7 @@ class RubricCheck(Section):
             re.compile(self.must or self.must_not or "")
         except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"not a regular expression: {error}") from None
-        if self.function is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", self.function):
+        if self.function is not None and not FUNCTION.fullmatch(self.function):
             raise ValueError("function is 'module:function', such as checks:no_lists")
         return self
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Fraction, NonNegative, OptimizerName, Positive, Rate, Section
 from pipeline.config.data import DataConfig
+from pipeline.config.rewards import Rewards, check_terms, own_model_alone
 
 
 class SamplingConfig(Section):
@@ -36,9 +37,14 @@ class AlarmConfig(Section):
 
 
 class PolicyConfig(Section):
-    """Policy optimisation against the frozen reward model."""
+    """Policy optimisation against what is rewarded: a frozen reward model unless `rewards` says otherwise."""
 
     data: DataConfig
+    rewards: Rewards = Field(
+        default_factory=own_model_alone,
+        min_length=1,
+        description="what is paid for, by name: score = Σ weight · term",
+    )
     algorithm: Literal["ppo", "reinforce", "reinforce++", "rloo", "grpo", "dr_grpo"] = "ppo"
     critic: Literal["adapter", "shared_trunk"] = Field("adapter", description="ppo only")
     sampling: SamplingConfig = SamplingConfig()
@@ -100,6 +106,7 @@ class PolicyConfig(Section):
 
     @model_validator(mode="after")
     def _combinations_that_make_sense(self) -> "PolicyConfig":
+        check_terms(self.rewards)
         if self.algorithm in ("rloo", "grpo", "dr_grpo") and self.group_size < 2:
             raise ValueError(f"group_size must be ≥ 2 for {self.algorithm}, got {self.group_size}")
         if self.algorithm == "reinforce" and self.epochs > 1:

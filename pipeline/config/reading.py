@@ -96,6 +96,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         else:
             tree = apply_overrides(tree, [override])
     tree["run_dir"] = tree.get("run_dir") or f"runs/{'-'.join(file.stem for file in files)}"
+    tree["code_dir"] = tree.get("code_dir") or str(files[0].parent)
     return parse_config(tree, " + ".join(map(str, files)))
 
 

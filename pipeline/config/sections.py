@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.policy import PolicyConfig
-from pipeline.config.supervised import RewardConfig, SftConfig
+from pipeline.config.rewards import OWN
+from pipeline.config.supervised import DpoConfig, RewardConfig, SftConfig
 
 
 class ModelConfig(Section):
@@ -52,6 +53,7 @@ GateName = Literal[
     "reward_beats_chance",
     "reward_beats_length",
     "score_alone",
+    "dpo_learns",
     "starts_at_reference",
     "first_ratio",
 ]
@@ -86,12 +88,16 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     run_dir: str | None = Field(None, description="default runs/<the config file's name>")
     data_dir: str = Field(".", description="where relative data files are looked for after the working directory")
+    code_dir: str | None = Field(
+        None, description="where modules of functions are looked for last; default the config file's folder"
+    )
     model: ModelConfig
     lora: LoraSection | None = Field(
         LoraSection(), description="the adapters; null = full fine-tuning, every role a whole model of its own"
     )
     sft: SftConfig
-    reward: RewardConfig
+    reward: RewardConfig | None = Field(None, description="null = no reward model of its own, and functions judge")
+    dpo: DpoConfig | None = Field(None, description="a baseline on the reward model's pairs; {} = on, with defaults")
     policy: PolicyConfig
     evaluate: EvaluateConfig
     gates: GatesConfig = GatesConfig()
@@ -112,6 +118,27 @@ class Config(Section):
     @model_validator(mode="after")
     def _ensembles_have_members(self) -> "Config":
         for name, judge in self.evaluate.judges.items():
-            if judge.kind == "ensemble" and len(self.reward.judge_names) < 2:
+            members = self.reward.judge_names if self.reward is not None else []
+            if judge.kind == "ensemble" and len(members) < 2:
                 raise ValueError(f"evaluate.judges.{name}: an ensemble needs reward.judges ≥ 2 and reward.judge > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _without_a_reward_model_functions_pay_and_judge(self) -> "Config":
+        if self.reward is not None:
+            return self
+        own = [name for name, term in self.policy.rewards.items() if term.model == OWN]
+        if own:
+            raise ValueError(f"reward: is missing, and policy.rewards.{own[0]} is the run's own reward model")
+        if not any(term.function and term.weight for term in self.policy.rewards.values()):
+            raise ValueError("reward: is missing, and no function in policy.rewards could judge instead")
+        if self.dpo is not None:
+            raise ValueError("reward: is missing, and dpo learns from its pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _who_is_compared_is_there(self) -> "Config":
+        asked = [pair for pair in self.evaluate.judge_pairs if "dpo" in pair.split("_vs_")]
+        if asked and self.dpo is None:
+            raise ValueError(f"evaluate.judge_pairs: {asked[0]!r} needs a dpo section (dpo: {{}} turns it on)")
         return self

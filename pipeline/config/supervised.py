@@ -1,4 +1,4 @@
-"""The two supervised stages: SFT and the reward models."""
+"""What learns from rows alone: SFT, the reward models, and DPO."""
 
 from typing import Annotated
 
@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Fraction, NonNegative, OptimizerName, Positive, Rate, Section
 from pipeline.config.data import DataConfig
 
+CALIBRATION_SAMPLES = 96
 
-class FitConfig(Section):
-    """What the two supervised stages share."""
 
-    data: DataConfig
-    validation: Fraction = Field(0.1, description="share of the prompts held out to choose the best epoch")
+class LoopConfig(Section):
+    """How the supervised loop runs (stages/fit.py)."""
+
     epochs: Positive = 3
     learning_rate: Rate = 3e-4
     optimizer: OptimizerName = Field("adamw", description="8bit: moments in a quarter of the memory; paged: on a GPU")
@@ -22,6 +22,13 @@ class FitConfig(Section):
     microbatch_size: Positive = 8
     max_length: Positive = 512
     max_grad_norm: Rate = 1.0
+
+
+class FitConfig(LoopConfig):
+    """What SFT and the reward model share."""
+
+    data: DataConfig
+    validation: Fraction = Field(0.1, description="share of the prompts held out to choose the best epoch")
 
 
 class SftConfig(FitConfig):
@@ -42,7 +49,9 @@ class RewardConfig(FitConfig):
     judges: Positive = Field(
         1, description="judges trained on that share, each with its own order and head: the members of an ensemble"
     )
-    calibration_samples: Positive = Field(96, description="SFT samples that define score mean 0, deviation 1")
+    calibration_samples: Positive = Field(
+        CALIBRATION_SAMPLES, description="SFT samples that define score mean 0, deviation 1"
+    )
 
     @model_validator(mode="after")
     def _judges_have_pairs(self) -> "RewardConfig":
@@ -54,3 +63,15 @@ class RewardConfig(FitConfig):
     def judge_names(self) -> list[str]:
         """Adapters of the judges: judge, judge_2, …; none without a share of the pairs."""
         return ["judge", *(f"judge_{k}" for k in range(2, self.judges + 1))] if self.judge else []
+
+
+class DpoConfig(LoopConfig):
+    """Direct preference optimisation as a baseline: no reward model, no sampling. Learns from the reward model's pairs.
+
+    `dpo: {}` turns it on.
+    """
+
+    beta: Rate = Field(0.1, description="β, price of a nat of leaving SFT; the higher, the nearer it stays")
+    epochs: Positive = 1
+    learning_rate: Rate = 5e-5
+    batch_size: Positive = 16

@@ -45,21 +45,23 @@ def check_serves(schema: str, kind: Kind, columns: Collection[str]) -> None:
         )
 
 
-def build(parsed: Parsed, kind: Kind, where: str, meta: Fields, system: str | None = None) -> Row:
+def build(parsed: Parsed, kind: Kind, where: str, fields: Fields, system: str | None = None) -> Row:
     """Make the row, checking only what this kind uses: a pair of equal answers is still a demonstration.
 
     Args:
+        fields: All columns of the row; those that `parsed` didn't use become its `meta`.
         system: System turn for rows that have none.
 
     Raises:
         BadRow: Empty prompt or answer, or equal answers.
     """
+    meta = {column: value for column, value in fields.items() if column not in parsed.used}
     prompt = _with_system(parsed.prompt, system)
     for number, turn in enumerate(prompt, start=1):
         if not turn["content"].strip():
             raise BadRow(Reason.EMPTY_PROMPT, f"turn {number} of the prompt ({turn['role']}) is blank")
     if kind == "prompts":
-        return Prompt(prompt, where, meta)
+        return Prompt(prompt, where, meta, fields)
     chosen = _answer(parsed.completion, "completion" if parsed.rejected is None else "chosen")
     if kind == "demonstrations":
         return Demonstration((*prompt, Message(role="assistant", content=chosen)), where, meta)

@@ -177,8 +177,7 @@ def _to_row(
         if fields.get(ours) is None:
             raise BadRow(Reason.MISSING_FIELD, f"{theirs!r} (as {ours!r}) is absent or null")
     parsed = parse(schema, fields)
-    meta = {column: value for column, value in fields.items() if column not in parsed.used}
-    return build(parsed, kind, where, meta, system)
+    return build(parsed, kind, where, fields, system)
 
 
 def _prepare(fields: Fields, columns: Mapping[str, str]) -> dict[str, Any]:

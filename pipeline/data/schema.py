@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypedDict
 
@@ -77,11 +77,19 @@ class Preference:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation that waits for an answer; the last turn is the user's."""
+    """A conversation that waits for an answer; the last turn is the user's.
+
+    Attributes:
+        messages: An optional system turn, then user and assistant in turn, user last.
+        where: Origin of the row.
+        meta: Every column that the schema did not use.
+        row: All columns, those too that another kind of row is made of: what a reward function may look into.
+    """
 
     messages: tuple[Message, ...]
     where: str
     meta: Mapping[str, Any]
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def prompt(self) -> tuple[Message, ...]:

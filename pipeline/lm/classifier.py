@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline.lm.chat import ChatFormat
 from pipeline.lm.options import choose_device, choose_dtype, disable_dropout
@@ -24,6 +24,20 @@ class Classifier:
     def __init__(self, model: Any, chat: ChatFormat) -> None:
         self._model, self._chat = model, chat
 
+    @staticmethod
+    def check(name: str) -> None:
+        """Look at the configuration alone, which is small, long before the model is needed.
+
+        Raises:
+            ModelError: not found, or more than one label.
+        """
+        try:
+            labels = AutoConfig.from_pretrained(name).num_labels
+        except (OSError, ConnectionError, ValueError) as error:
+            raise _not_loaded(name, error) from None
+        if labels != 1:
+            raise ModelError(f"{name!r} has {labels} labels; a reward model has one")
+
     @classmethod
     def load(cls, name: str, *, device: str = "auto", dtype: str = "auto") -> "Classifier":
         """From a hub id or a local folder, safetensors only.
@@ -32,6 +46,7 @@ class Classifier:
             ModelError: not found, more than one label, or a head that was never trained.
             TemplateError: its tokenizer has no chat template.
         """
+        cls.check(name)
         where = choose_device(device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
@@ -39,10 +54,7 @@ class Classifier:
                 name, use_safetensors=True, dtype=choose_dtype(dtype, where), output_loading_info=True
             )
         except (OSError, ConnectionError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-            raise ModelError(f"sequence classifier {name!r} can't be loaded: {reason}") from None
-        if model.config.num_labels != 1:
-            raise ModelError(f"{name!r} has {model.config.num_labels} labels; a reward model has one")
+            raise _not_loaded(name, error) from None
         if found["missing_keys"]:
             missing = ", ".join(sorted(found["missing_keys"])[:3])
             raise ModelError(f"{name!r} was saved without {missing}: it is no trained sequence classifier")
@@ -66,3 +78,8 @@ class Classifier:
         ids = torch.tensor(sequences, device=self._model.device)
         logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         return logits.float().squeeze(-1).tolist()  # type: ignore[no-any-return]
+
+
+def _not_loaded(name: str, error: Exception) -> ModelError:
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return ModelError(f"sequence classifier {name!r} can't be loaded: {reason}")

@@ -189,6 +189,18 @@ def rollout_logprobs(
     return logprobs
 
 
+def summed_logprobs(
+    backbone: Backbone, adapter: str | None, texts: Sequence[Sequence[int]], starts: Sequence[int]
+) -> Tensor:
+    """Σ log π [B] of each text behind its first `starts[b]` ≥ 1 tokens, at temperature 1, with gradient. Nats."""
+    places = [(row, at) for row, text in enumerate(texts) for at in range(starts[row], len(text))]
+    row, column = torch.tensor(places, device=backbone.device).T
+    targets = torch.tensor([texts[r][at] for r, at in places], device=backbone.device)
+    hidden = backbone.states(adapter, texts).at(row, column - 1)
+    logprobs = backbone.logprobs(adapter, hidden, targets).logprobs
+    return logprobs.new_zeros(len(texts)).index_add(0, row, logprobs)
+
+
 @torch.no_grad()
 def mean_logprobs(
     backbone: Backbone, adapter: str | None, texts: Sequence[Sequence[int]], starts: Sequence[int], *, batch_size: int
@@ -197,14 +209,9 @@ def mean_logprobs(
     means = torch.zeros(len(texts), device=backbone.device)
     alike = sorted(range(len(texts)), key=lambda i: list(texts[i]) if backbone.packs else [-len(texts[i])])
     for rows, counted in processes.batches(alike, batch_size):
-        places = [(row, at) for row, i in enumerate(rows) for at in range(starts[i], len(texts[i]))]
-        row, column = torch.tensor(places, device=backbone.device).T
-        targets = torch.tensor([texts[rows[r]][at] for r, at in places], device=backbone.device)
-        hidden = backbone.states(adapter, [texts[i] for i in rows]).at(row, column - 1)
-        counts = torch.bincount(row, minlength=len(rows))
-        logprobs = backbone.logprobs(adapter, hidden, targets).logprobs
+        sums = summed_logprobs(backbone, adapter, [texts[i] for i in rows], [starts[i] for i in rows])
         if counted:
-            means[rows] = logprobs.new_zeros(len(rows)).index_add(0, row, logprobs) / counts
+            means[rows] = sums / sums.new_tensor([len(texts[i]) - starts[i] for i in rows])
     processes.add(means)
     return means
 

@@ -63,8 +63,8 @@ FIRST = ("Reward score", "KL from SFT", "Score against distance", "Answer length
 def supervised(stage: Stage) -> list[Chart]:
     """Training and held-out loss of whatever was fitted in this stage, and held-out accuracy where there is one."""
     charts = []
-    titles = {"sft": "SFT loss", "reward": "Reward model's loss", "judge": "Judge's loss"}
-    units = {"sft": "nats per token", "reward": "nats per pair", "judge": "nats per pair"}
+    titles = {"sft": "SFT loss", "dpo": "DPO's loss", "reward": "Reward model's loss", "judge": "Judge's loss"}
+    units = {"sft": "nats per token", "dpo": "nats per pair", "reward": "nats per pair", "judge": "nats per pair"}
     for name, title in titles.items():
         train, held = stage.series(f"{name}/loss"), stage.series(f"{name}/validation_loss")
         if train or held:
@@ -75,11 +75,11 @@ def supervised(stage: Stage) -> list[Chart]:
             charts.append(Chart(title, look, lines(f"{name}-loss", pair, units[name], level=level)))
     accuracy = [
         Line(label, name, stage.series(f"{name}/validation_accuracy"), measured=True)
-        for name, label in (("reward", "reward model"), ("judge", "judge"))
+        for name, label in (("reward", "reward model"), ("judge", "judge"), ("dpo", "DPO's implied reward"))
     ]
     if any(line.points for line in accuracy):
         look = "Measured after each epoch. Dashed: a coin."
-        svg = lines("held-out-accuracy", accuracy, "right pairs", share=True, level=0.5)
+        svg = lines(f"{stage.name}-held-out-accuracy", accuracy, "right pairs", share=True, level=0.5)
         charts.append(Chart("Held-out accuracy", look, svg))
     return charts
 

@@ -92,7 +92,7 @@ def cautions(run: Run) -> list[str]:
     """What a careful reader would ask about, answered from the figures. Empty when there is nothing."""
     return [
         sentence
-        for check in (_gates, _alarms, _past_the_peak, _sample_size, _sft, _best_of, _judge, _stopping)
+        for check in (_gates, _alarms, _past_the_peak, _sample_size, _sft, _best_of, _dpo, _judge, _stopping)
         for sentence in check(run)
     ]
 
@@ -160,11 +160,21 @@ def _best_of(run: Run) -> list[str]:
     return [f"Taking the {name} SFT answers does better than the policy, which wins on {rate} against it."]
 
 
+def _dpo(run: Run) -> list[str]:
+    pair = compared(run, "policy", "dpo")
+    if pair is None or pair.verdict != "worse":
+        return []
+    rate = interval(pair.rate, pair.low, pair.high)
+    return [f"DPO on the reward model's pairs does better than the policy, which wins on {rate} against it."]
+
+
 def _judge(run: Run) -> list[str]:
     metrics, reward = run["evaluate"].metrics, run["reward"].metrics
     found = []
     if metrics.get("judge") == "reward":
         found.append("The judge is the reward model that the policy was trained on, so the win rates flatter it.")
+    if metrics.get("judge") == "rewards":
+        found.append("The judge is what the policy was paid for: it tells whether that was learned, and nothing else.")
     prefix = "judge_" if metrics.get("judge") == "judge" else ""
     low = reward.get(f"{prefix}accuracy_low")
     if metrics and low is not None and low <= 0.5:

@@ -8,10 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.atomic import write_atomically
-from pipeline.report import card_charts, card_tables, curves, samples, tables, win_tables
+from pipeline.report import card_charts, card_tables, curves, rewards, samples, supervised, tables, win_tables
 from pipeline.report.headline import cautions, comparisons, headline
 from pipeline.report.load import Run, load
-from pipeline.report.supervised import learned
 from pipeline.report.wording import STAGE_NAMES, local_paths_shortened
 
 # Model output may hold anything. Control characters become their pictures, half surrogate pairs the replacement sign.
@@ -77,11 +76,15 @@ def content(run: Run) -> dict[str, Any]:
         "judges": win_tables.judges(run),
         "answers": tables.answers(run),
         "overused": tables.overused(run),
-        "curves": [chart for chart in charts if chart.title in curves.FIRST],
+        "curves": [chart for chart in charts if chart.title in curves.FIRST] + rewards.curves(run),
+        "paid": rewards.table(run),
+        "held_out": rewards.held_out(run),
         "more_curves": [chart for chart in charts if chart.title not in curves.FIRST],
         "policy_done": run["policy"].result is not None,
-        "sft": learned(run),
+        "sft": supervised.sft(run),
         "sft_curves": curves.supervised(run["sft"]),
+        "dpo": supervised.dpo(run),
+        "dpo_curves": curves.supervised(run["dpo"]),
         "reward": tables.reward(run),
         "reward_curves": curves.supervised(run["reward"]),
         "failures": curves.failures(run["reward"]),

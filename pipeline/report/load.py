@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.rundir import STAGES, RunDir, RunError, StageResult, read_jsonl
+from pipeline.rundir import ALL_STAGES, STAGES, RunDir, RunError, StageResult, read_jsonl
 
 Rows = list[dict[str, Any]]
 
@@ -40,7 +40,7 @@ class Run:
     stages: dict[str, Stage]
 
     def __getitem__(self, stage: str) -> Stage:
-        return self.stages[stage]
+        return self.stages.get(stage, Stage(stage))  # one that the config leaves out has left nothing
 
     @property
     def skipped_gates(self) -> list[str]:
@@ -66,7 +66,9 @@ def load(path: Path) -> Run:
     """
     if not path.is_dir():
         raise RunError(f"there is no run folder {path}; `align run CONFIG` makes one")
-    run = Run(path.resolve().name, _config(path / "config.yaml"), {name: _stage(path, name) for name in STAGES})
+    config = _config(path / "config.yaml")
+    there = [name for name in ALL_STAGES if config.get(name, {} if name in STAGES else None) is not None]
+    run = Run(path.resolve().name, config, {name: _stage(path, name) for name in there})
     if not run.finished:
         raise RunError(f"{path} has no finished stage yet, so there is nothing to report; run `align run CONFIG`")
     return run

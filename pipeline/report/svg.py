@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 # Colours stand for CSS variables: drawn with a placeholder, exchanged in the SVG, so that light and dark both work.
 _ROLES = (
-    *("ink", "muted", "grid", "base", "sft", "policy", "best_of_n", "reward", "judge"),
+    *("ink", "muted", "grid", "base", "sft", "policy", "best_of_n", "dpo", "reward", "judge"),
     *("phase-1", "phase-2", "phase-3", "phase-4", "phase-5", "phase-6"),
     *(f"ramp-{i}" for i in range(8)),
     *(f"run-{i}" for i in range(1, 9)),

@@ -20,7 +20,7 @@ from pipeline.report.wording import (
     system_name,
 )
 
-SYSTEMS = ("base", "sft", "policy", "best_of_n")
+SYSTEMS = ("base", "sft", "policy", "best_of_n", "dpo")
 PHRASES = 12  # over-used phrases listed
 
 

@@ -21,8 +21,9 @@ def win_rates(run: Run) -> Table | None:
     controlled = any(key.endswith("_length_controlled") for key in metrics)
     heads = ["Comparison", "Win rate", "95 % interval", "Won, tied, lost"]
     heads += [*(["At equal length"] if controlled else []), "First is …"]
-    judge = "the independent judge" if metrics.get("judge") == "judge" else "the reward model"
-    caption = f"Win rates of the first over the second on {pairs[0].n} prompts, says {judge}; a tie counts half."
+    judges = {"judge": "the independent judge", "rewards": "what the policy was paid for"}
+    judge = judges.get(str(metrics.get("judge")), "the reward model")
+    caption = f"Win rates of the first over the second on {pairs[0].n} prompts, by {judge}; a tie counts half."
     if controlled:
         caption += (
             f" Better or worse: also as one of {len(pairs)} comparisons (Holm). In brackets: lengths hardly overlap."

@@ -6,12 +6,12 @@ from typing import Any
 
 NARROW = "\u00a0"  # a space that doesn't break, between a number and its unit
 DASH = "–"
-STAGE_NAMES = {"sft": "SFT", "reward": "reward model", "policy": "policy", "evaluate": "evaluation"}
+STAGE_NAMES = {"sft": "SFT", "reward": "reward model", "dpo": "DPO", "policy": "policy", "evaluate": "evaluation"}
 
 
 def system_name(system: str, best_of: int | None = None) -> str:
     """How a system is called in running text."""
-    names = {"sft": "SFT", "best_of_n": f"best of {best_of}" if best_of else "best of n"}
+    names = {"sft": "SFT", "dpo": "DPO", "best_of_n": f"best of {best_of}" if best_of else "best of n"}
     return names.get(system, system)
 
 

@@ -198,3 +198,27 @@ def pairwise_loss(chosen: Tensor, rejected: Tensor, margin: float | Tensor = 0.0
     if isinstance(margin, Tensor):
         check_shape("margin", margin, chosen.shape)
     return -F.logsigmoid(chosen - rejected - margin) + centering * (chosen + rejected).square()
+
+
+def dpo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
+    """L = −log σ(β[(log π_c − log π_ref,c) − (log π_r − log π_ref,r)]), the Bradley–Terry likelihood of the reward that
+    a policy implies, r = β log(π/π_ref); ln 2 where π = π_ref.
+
+    Rafailov et al. 2023, "Direct Preference Optimization", Eq. 7.
+
+    Args:
+        chosen: [N] log π of the preferred completions, summed over their tokens, nats.
+        rejected: [N] of the others.
+        ref_chosen: [N] under the frozen reference; detached here.
+        ref_rejected: [N]; detached here.
+        beta: β > 0; the optimum is that of KL-regularised reward maximisation at this price.
+
+    Returns:
+        [N] per pair, nats; a loss. Gradient flows through `chosen` and `rejected`.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_shape("ref_chosen", ref_chosen, chosen.shape)
+    check_shape("ref_rejected", ref_rejected, chosen.shape)
+    return pairwise_loss(beta * (chosen - ref_chosen.detach()), beta * (rejected - ref_rejected.detach()))

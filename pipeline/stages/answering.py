@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Config, ConfigError, EvaluateConfig, OtherSystem
+from pipeline.config import Config, ConfigError, OtherSystem
 from pipeline.data.files import file_sha256
 from pipeline.data.rows import DataError
 from pipeline.data.schema import Prompt, prompt_text
@@ -34,11 +34,14 @@ class System:
     outputs: Path | None = None
 
 
-def systems_of(cfg: EvaluateConfig) -> dict[str, System]:
+def systems_of(config: Config) -> dict[str, System]:
     """The run's own systems, then the config's others."""
+    cfg = config.evaluate
     found = {"base": System(), "sft": System("sft"), "policy": System("policy")}
     if cfg.best_of > 1:
         found["best_of_n"] = System("sft", candidates=cfg.best_of)
+    if config.dpo is not None:
+        found["dpo"] = System("dpo")
     for name, other in cfg.systems.items():
         outputs = None if other.outputs is None else Path(other.outputs)
         found[name] = System(None if outputs else adapter_name(name), outputs=outputs)

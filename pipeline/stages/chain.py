@@ -6,26 +6,38 @@ from typing import Any
 
 from pipeline import gates, processes
 from pipeline.checkpoints import Checkpoints
-from pipeline.config import Config, dump_config
+from pipeline.config import Config, ConfigError, dump_config
 from pipeline.lm.generate import give_back
 from pipeline.progress import say
-from pipeline.rundir import STAGES, RunDir, StageResult, fingerprint
-from pipeline.stages import evaluate, policy, reward, sft
+from pipeline.rundir import ALL_STAGES, NEEDS, RunDir, StageResult, fingerprint
+from pipeline.stages import dpo, evaluate, policy, reward, sft
 from pipeline.stages.answering import check_systems, system_marks
-from pipeline.stages.inputs import source_hash
+from pipeline.stages.inputs import reward_section, source_hash
 from pipeline.stages.judges import check_judges, judge_marks
+from pipeline.stages.terms import check_terms, term_marks
 from pipeline.stages.tracking import track
 from pipeline.stopping import stopping
 
 SHARED = ("seed", "model", "lora")
-NEEDS = {"sft": (), "reward": ("sft",), "policy": ("sft", "reward"), "evaluate": ("sft", "reward", "policy")}
-# Sections a stage reads besides its own: sampling settings, and the demonstrations that phrases are held against.
-READS = {"reward": ("policy.sampling",), "evaluate": ("policy.sampling", "sft.data")}
+# Sections a stage reads besides its own: sampling settings, the demonstrations that phrases are held against, and the
+# pairs with what decides which of them are the reward model's.
+PAIRS = tuple(f"reward.{name}" for name in ("data", "validation", "test", "judge"))
+READS = {"reward": ("policy.sampling",), "dpo": PAIRS, "evaluate": ("policy.sampling", "sft.data")}
+
+
+def stages_of(config: Config) -> list[str]:
+    """The run's stages in order: sft (→ reward) (→ dpo) → policy → evaluate."""
+    return [stage for stage in ALL_STAGES if getattr(config, stage) is not None]
+
+
+def needs_of(config: Config, stage: str) -> list[str]:
+    """The stages that one is built on."""
+    return [need for need in stages_of(config) if need in NEEDS[stage]]
 
 
 def run_all(config: Config, *, force: bool = False) -> RunDir:
-    """sft → reward → policy → evaluate."""
-    return run_stages(config, STAGES, force=force)
+    """All of the run's stages."""
+    return run_stages(config, stages_of(config), force=force)
 
 
 def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) -> RunDir:
@@ -36,6 +48,7 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
         GateError: a predecessor's figures don't hold.
         ProcessError: one of several processes has ended.
         ConfigError, JudgeError: a judge of the evaluation lacks what it needs.
+        RewardError: a term of the reward does.
     """
     assert config.run_dir is not None
     run_dir = RunDir(config.run_dir)
@@ -46,10 +59,12 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
             if done and not force:
                 say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
                 continue
+            if "policy" in stages:
+                check_terms(config)
             if "evaluate" in stages:
                 check_judges(config)
                 check_systems(config)
-            for need in NEEDS[stage]:
+            for need in needs_of(config, stage):
                 gates.require(need, run_dir.require(need).metrics, config.gates.skip)
             run_stage(config, run_dir, stage, mark, resume=not force)
             processes.wait()  # for its result
@@ -80,7 +95,7 @@ def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str, *, resume:
         if stage == "sft":
             result = sft.run(config, out, checkpoints)
         else:
-            chosen = {"reward": reward, "policy": policy, "evaluate": evaluate}[stage]
+            chosen = {"reward": reward, "dpo": dpo, "policy": policy, "evaluate": evaluate}[stage]
             result = chosen.run(config, run_dir, out, checkpoints)
     say(
         f"{stage}: done in {result.seconds:.0f} s, peak {result.peak_rss_mb:.0f} MB"
@@ -96,14 +111,25 @@ def run_stage(config: Config, run_dir: RunDir, stage: str, mark: str, *, resume:
 
 
 def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
-    """Hash of what decides the stage's outcome: shared sections, its own, what else it reads, data, predecessors."""
+    """Hash of what decides the stage's outcome: shared sections, its own, what else it reads, data, predecessors.
+
+    Raises:
+        ConfigError: the stage is off.
+        RunError: a predecessor is missing.
+    """
     section = getattr(config, stage)
-    before = {need: run_dir.require(need).fingerprint for need in NEEDS[stage]}
+    if section is None:
+        how = "; `dpo={}` turns it on with its defaults" if stage == "dpo" else ""
+        raise ConfigError(f"there is no {stage} section{how}")
+    before = {need: run_dir.require(need).fingerprint for need in needs_of(config, stage)}
     also = {path: _at(config, path) for path in READS.get(stage, ())}
+    data = reward_section(config).data if stage == "dpo" else section.data
+    if stage == "policy":
+        also |= term_marks(config)
     if stage == "evaluate":
         also |= judge_marks(config) | system_marks(config)
     shared = {name: _plain(getattr(config, name)) for name in SHARED}
-    return fingerprint(stage, shared, section.model_dump(), source_hash(config, section.data), before, also)
+    return fingerprint(stage, shared, section.model_dump(), source_hash(config, data), before, also)
 
 
 def _at(config: Config, path: str) -> Any:

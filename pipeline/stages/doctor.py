@@ -91,12 +91,17 @@ def examine(config: Config) -> Diagnosis:
     """
     chat = chat_of(config)
     visible = config.logging.progress
-    measured = {name: measure(config, chat, name, visible) for name in KINDS}
+    measured = {name: measure(config, chat, name, visible) for name in sections_of(config)}
     rows = {name: source.rows for name, (source, _) in measured.items()}
     with bar("compare", len({row.key for one in rows.values() for row in one}), visible=visible) as progress:
         near, leaks = compare_prompts(rows, progress.advance)
     sections = [section(config, name, *found, near[name]) for name, found in measured.items()]
     return Diagnosis(sections, leaks, quarantine(config, sections), preview(chat, sections[0].source.rows))
+
+
+def sections_of(config: Config) -> list[str]:
+    """The sections that read data."""
+    return [name for name in KINDS if getattr(config, name) is not None]
 
 
 def chat_of(config: Config) -> ChatFormat:
@@ -144,7 +149,7 @@ def whole(lengths: dict[str, np.ndarray]) -> np.ndarray:
 def lengths_of(config: Config) -> dict[str, dict[str, np.ndarray]]:
     """Tokens of each section's rows, by part: prompt, and answer or chosen and rejected."""
     chat = chat_of(config)
-    return {name: measure(config, chat, name, config.logging.progress)[1] for name in KINDS}
+    return {name: measure(config, chat, name, config.logging.progress)[1] for name in sections_of(config)}
 
 
 def token_lengths(chat: ChatFormat, rows: Sequence[Row]) -> dict[str, list[int]]:

@@ -11,7 +11,7 @@ from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config
 from pipeline.data.schema import prompt_text
 from pipeline.evaluation.compare import compare, describe
-from pipeline.evaluation.judges.protocol import Answer, ByScore
+from pipeline.evaluation.judges.protocol import Answer, ByScore, Scorer
 from pipeline.evaluation.judges.reward import RewardModelScorer
 from pipeline.evaluation.standing import against, differences, prompt_labels, round_robin, slices, standing
 from pipeline.evaluation.statistics import detectable
@@ -25,6 +25,7 @@ from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.answering import Asked, Groups, answers_from, best_of, restore_systems, sample, systems_of
 from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
 from pipeline.stages.judges import build_judges, headline_judge
+from pipeline.stages.rewarded import JUDGE, PaidScorer, Values, figures, rewarded
 from pipeline.stages.verdicts import (
     ByPair,
     ask_judges,
@@ -42,24 +43,31 @@ PAIRS = (
     ("policy", "base"),
     ("policy", "best_of_n"),
     ("best_of_n", "sft"),
+    ("policy", "dpo"),
+    ("dpo", "sft"),
 )
+
+
+Remembering = RewardModelScorer | PaidScorer
 
 
 @dataclass
 class Found:
     """What an evaluation knows so far; all of it goes into its checkpoints."""
 
-    judge: RewardModelScorer
-    reward: RewardModelScorer
+    judge: Remembering
+    reward: Remembering
     answers: dict[str, Groups] = field(default_factory=dict)  # by system
     divergence: dict[str, float] = field(default_factory=dict)
+    rewarded: dict[str, Values] = field(default_factory=dict)  # by system
     verdicts: dict[str, ByPair] = field(default_factory=dict)  # by further judge
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
         rows = {name: [[asdict(answer) for answer in rows] for rows in found] for name, found in self.answers.items()}
         scored = {"rewards": self.reward.known, "scores": self.judge.known}
-        return {"answers": rows, "divergence": self.divergence, **scored, "verdicts": to_rows(self.verdicts)}
+        told = {"divergence": self.divergence, "rewarded": self.rewarded, "verdicts": to_rows(self.verdicts)}
+        return {"answers": rows, **scored, **told}
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Take over what another process left; None = nothing."""
@@ -67,7 +75,8 @@ class Found:
             return
         for name, found in state["answers"].items():
             self.answers[name] = [[Answer(**row) for row in rows] for rows in found]
-        self.divergence, self.verdicts = state["divergence"], from_rows(state["verdicts"])
+        self.divergence, self.rewarded = state["divergence"], state["rewarded"]
+        self.verdicts = from_rows(state["verdicts"])
         self.reward.known, self.judge.known = state["rewards"], state["scores"]
 
 
@@ -77,9 +86,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     source = read(config, cfg.data, "prompts")
     backbone, judge_name = load_roles(config, run_dir)
     asked = encode_prompts(backbone.chat, source)
-    size = cfg.batch_size // 2 or 1
-    judge, reward = (RewardModelScorer(RewardModel(backbone, name), batch_size=size) for name in (judge_name, "reward"))
-    found = Found(judge, reward)
+    found = Found(*scorers(config, backbone, asked, judge_name))
     found.restore(checkpoints.latest("evaluate"))
 
     def keep() -> None:
@@ -90,13 +97,12 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
     for _ in answer_all(config, backbone, asked, found):
         keep()
     ask_judges(build_judges(config, run_dir, backbone), found.answers, cfg.judge_pairs, found.verdicts, keep)
-    own = compare_pairs(ByScore(judge), found.answers, cfg.judge_pairs)
+    own = compare_pairs(ByScore(found.judge), found.answers, cfg.judge_pairs)
     out.sample(side_by_side(asked, found, {judge_name: own, **found.verdicts}))
-    accuracy = run_dir.require("reward").metrics["judge_accuracy" if judge_name == "judge" else "accuracy"]
     return out.finish(
         {
             "judge": judge_name,
-            "judge_accuracy": accuracy,
+            **judge_accuracy(config, run_dir, judge_name),
             "prompts": len(asked),
             "samples": cfg.samples,
             "best_of": cfg.best_of,
@@ -104,6 +110,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
             **comparisons(config, asked, found),
             **judge_metrics(found.verdicts, own),
             **found.divergence,
+            **figures(found.rewarded),
             **describe(found.answers, demonstrations(config)),
         },
         data={"evaluate": source.account(prompts=len(asked))},
@@ -114,17 +121,37 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
 def load_roles(config: Config, run_dir: RunDir) -> tuple[Backbone, str]:
     """The base with everybody who answers or judges, and the name of the run's own judge."""
     backbone = load_backbone(config)
-    judge = headline_judge(run_dir)
-    for stage, name in (("sft", "sft"), ("policy", "policy"), ("reward", "reward"), ("reward", judge)):
+    judge = JUDGE if config.reward is None else headline_judge(run_dir)
+    for stage, name in (("sft", "sft"), ("policy", "policy"), ("dpo", "dpo"), ("reward", "reward"), ("reward", judge)):
+        if getattr(config, stage) is None:
+            continue
         if name not in backbone.adapters:
             backbone.restore(name, run_dir.artifact(stage, name))
     restore_systems(config, backbone)
     return backbone, judge
 
 
+def scorers(config: Config, backbone: Backbone, asked: Asked, judge: str) -> tuple[Remembering, Remembering]:
+    """The run's own judge and what paid the policy; without a reward section the functions that paid are both."""
+    if config.reward is None:
+        paid = PaidScorer(config, asked)
+        return paid, paid
+    size = config.evaluate.batch_size // 2 or 1
+    decides, paid_by = (RewardModelScorer(RewardModel(backbone, name), batch_size=size) for name in (judge, "reward"))
+    return decides, paid_by
+
+
+def judge_accuracy(config: Config, run_dir: RunDir, judge: str) -> dict[str, float]:
+    """How well the run's own judge orders test pairs; functions have none."""
+    if config.reward is None:
+        return {}
+    metrics = run_dir.require("reward").metrics
+    return {"judge_accuracy": metrics["judge_accuracy" if judge == "judge" else "accuracy"]}
+
+
 def answer_all(config: Config, backbone: Backbone, asked: Asked, found: Found) -> Iterator[str]:
     """Let every system answer that hasn't yet, and score what it said; yields its name when it is done."""
-    cfg, systems = config.evaluate, systems_of(config.evaluate)
+    cfg, systems = config.evaluate, systems_of(config)
     each = {name: len(asked) * cfg.samples * system.candidates for name, system in systems.items()}
     total, done = sum(each.values()), sum(each[name] for name in found.answers)
     with bar("evaluate", total, visible=config.logging.progress, done=done) as progress:
@@ -139,9 +166,11 @@ def answer_all(config: Config, backbone: Backbone, asked: Asked, found: Found) -
                 generator = torch.Generator(backbone.device).manual_seed(config.seed + offset)
                 count = system.candidates * cfg.samples
                 groups, parts = sample(backbone, system.adapter, asked, count, config, generator, progress)
-                if name == "policy":
-                    found.divergence = kl_to_reference(backbone, parts, config)
+                if name in ("policy", "dpo"):
+                    kl = kl_to_reference(backbone, name, parts, config)
+                    found.divergence |= kl if name == "policy" else {f"dpo_{key}": value for key, value in kl.items()}
             found.answers[name] = best_of(groups, system.candidates, found.reward)
+            found.rewarded[name] = rewarded(config, asked, found.answers[name])
             for scorer in (found.judge, found.reward):
                 scorer.score([answer for group in found.answers[name] for answer in group])
             yield name
@@ -161,18 +190,18 @@ def comparisons(config: Config, asked: Asked, found: Found) -> dict[str, Any]:
         **{f"difference.{key}": value for key, value in apart.items()},
         "standing": standing(outcomes, anchor="sft", seed=config.seed),
         "slices": slices(against(outcomes, "policy", "sft"), labels),
-        **{f"judge_score.{name}": float(np.mean(values)) for name, values in scores(found.judge, answers).items()},
-        **{f"reward_score.{name}": float(np.mean(values)) for name, values in scores(found.reward, answers).items()},
+        **{f"judge_score.{name}": float(np.mean(values)) for name, values in by_prompt(found.judge, answers).items()},
+        **{f"reward_score.{name}": float(np.mean(values)) for name, values in by_prompt(found.reward, answers).items()},
     }
 
 
-def scores(scorer: RewardModelScorer, answers: Mapping[str, Groups]) -> dict[str, list[list[float]]]:
+def by_prompt(scorer: Scorer, answers: Mapping[str, Groups]) -> dict[str, list[list[float]]]:
     """By system and prompt."""
     return {name: [scorer.score(group) for group in groups] for name, groups in answers.items()}
 
 
-def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Config) -> dict[str, float]:
-    """KL(policy ‖ SFT) on the policy's own samples: k1 per sequence, k3 per token. Nats."""
+def kl_to_reference(backbone: Backbone, adapter: str, parts: Sequence[Completions], config: Config) -> dict[str, float]:
+    """KL(adapter ‖ SFT) on the adapter's own samples: k1 per sequence, k3 per token. Nats."""
     temperature = (config.evaluate.sampling or config.policy.sampling).temperature
     per_sequence: list[float] = []
     per_token = tokens = 0.0
@@ -181,7 +210,7 @@ def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Co
         batch = config.evaluate.batch_size // 2 or 1
         policy, reference = (
             rollout_logprobs(backbone, name, rollout, temperature=temperature, batch_size=batch)
-            for name in ("policy", "sft")
+            for name in (adapter, "sft")
         )
         per_sequence += kl_k1(policy, reference).sum(1).tolist()
         per_token += kl_k3(policy, reference)[rollout.mask].sum().item()
@@ -192,7 +221,7 @@ def kl_to_reference(backbone: Backbone, parts: Sequence[Completions], config: Co
 def side_by_side(asked: Asked, found: Found, verdicts: dict[str, ByPair]) -> list[dict[str, Any]]:
     """One row per prompt with every system's first answer, its scores, and the judges' verdicts on policy vs SFT, for
     samples.jsonl."""
-    judged, paid = scores(found.judge, found.answers), scores(found.reward, found.answers)
+    judged, paid = by_prompt(found.judge, found.answers), by_prompt(found.reward, found.answers)
     return [
         {
             "prompt": prompt_text(prompt.messages),

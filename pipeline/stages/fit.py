@@ -1,4 +1,4 @@
-"""The supervised loop that SFT and the reward model share: epochs, length-grouped batches, best epoch kept."""
+"""The supervised loop that SFT, the reward model and DPO share: epochs, length-grouped batches, best epoch kept."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline import processes
 from pipeline.checkpoints import Checkpoints, overwrite
-from pipeline.config import ConfigError, FitConfig
+from pipeline.config import ConfigError, LoopConfig
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import give_back
 from pipeline.progress import bar
@@ -50,7 +50,7 @@ class Task:
 class Fitting:
     """A task under way: optimiser, schedule, order and best epoch, all that must be kept to go on exactly."""
 
-    def __init__(self, task: Task, parameters: list[nn.Parameter], cfg: FitConfig, seed: int) -> None:
+    def __init__(self, task: Task, parameters: list[nn.Parameter], cfg: LoopConfig, seed: int) -> None:
         self.task, self.parameters, self.cfg = task, parameters, cfg
         self.per_epoch = -(-len(task.examples) // cfg.batch_size)
         self.total = self.per_epoch * cfg.epochs
@@ -114,7 +114,7 @@ class Fitting:
 def fit(
     task: Task,
     parameters: list[nn.Parameter],
-    cfg: FitConfig,
+    cfg: LoopConfig,
     out: StageDir,
     *,
     name: str,
@@ -192,7 +192,7 @@ def _step(
     batch: Sequence[Any],
     parameters: list[nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    cfg: FitConfig,
+    cfg: LoopConfig,
 ) -> tuple[float, float]:
     """One optimiser step; returns the batch's mean loss and the gradient norm before clipping."""
     total_weight = sum(task.weight(example) for example in batch)

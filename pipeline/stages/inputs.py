@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Config, DataConfig, load_config
+from pipeline.config import Config, DataConfig, RewardConfig, load_config
 from pipeline.data.files import file_sha256
 from pipeline.data.loaders import load
 from pipeline.data.rows import BadRows, DataError
@@ -95,6 +95,13 @@ def open_run(path: Path, overrides: Iterable[str] = ()) -> tuple[Config, RunDir]
     if not file.is_file():
         raise RunError(f"no run at {path}: config.yaml is missing; give the folder of a run")
     return load_config(file, [*overrides, f"run_dir={path}"]), RunDir(path)
+
+
+def reward_section(config: Config) -> RewardConfig:
+    """The section of the reward models. Raises RunError where the run has none."""
+    if config.reward is None:
+        raise RunError("this run has no reward section, and so neither reward model nor judge")
+    return config.reward
 
 
 def same_base(one: Config, other: Config) -> bool:

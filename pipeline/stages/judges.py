@@ -38,7 +38,7 @@ from pipeline.lm.classifier import Classifier
 from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
 from pipeline.rundir import RunDir
-from pipeline.stages.inputs import open_run, same_base
+from pipeline.stages.inputs import open_run, reward_section, same_base
 
 REPLIES = "judges"  # in the run folder, beside the stages: replies that were paid for outlive --force
 # No adapter will stand on a judge's base, but its loader wants a shape.
@@ -131,7 +131,7 @@ def build_judge(config: Config, name: str, run_dir: RunDir, backbone: Backbone) 
         return ByScore(LengthScorer(name, judge.prefer))
     if isinstance(judge, EnsembleJudgeConfig):
         options: dict[str, Any] = {"batch_size": judge.batch_size, "progress": progress}
-        members = [own_judge(run_dir, backbone, one, **options) for one in config.reward.judge_names]
+        members = [own_judge(run_dir, backbone, one, **options) for one in reward_section(config).judge_names]
         return ByScore(EnsembleScorer(name, members, penalty=judge.penalty))
     return Deferred(name, lambda: _reward_model(judge, name, config, backbone, progress))
 

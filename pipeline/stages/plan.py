@@ -21,6 +21,7 @@ from pipeline.lm.footprint import ADAPTER, Footprint
 from pipeline.lm.options import choose_device, choose_dtype
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.stages.doctor import lengths_of, whole
+from pipeline.stages.inputs import reward_section
 
 # What is allocated and freed leaves holes: more where sizes vary than in caches of one size. Measured
 # with scripts/bench_plan.py; a GPU's allocator keeps blocks of like sizes together.
@@ -70,12 +71,14 @@ class StagePlan:
 
 
 def plan(config: Config, longest: Lengths | None = None) -> list[StagePlan]:
-    """The four stages, for rows as long as `longest`; None = as the limits allow."""
+    """The run's stages, for rows as long as `longest`; None = as the limits allow."""
     size = footprint(config)
     device = choose_device(config.model.device)
     width = choose_dtype(config.model.dtype, device).itemsize
     planner = Planner(config, size, width, device.type != "cpu", longest or limits(config))
-    return [planner.sft(), planner.reward(), planner.policy(), planner.evaluate()]
+    dpo = [planner.dpo()] if config.dpo is not None else []
+    reward = [planner.reward()] if config.reward is not None else []
+    return [planner.sft(), *reward, *dpo, planner.policy(), planner.evaluate()]
 
 
 def footprint(config: Config) -> Footprint:
@@ -94,21 +97,25 @@ def limits(config: Config) -> Lengths:
     """What the config allows."""
     new = config.policy.sampling.max_new_tokens
     prompt = config.policy.max_prompt_length
-    return Lengths(config.sft.max_length, 2 * config.reward.max_length, prompt, prompt + new)
+    pair = 0 if config.reward is None else 2 * config.reward.max_length
+    return Lengths(config.sft.max_length, pair, prompt, prompt + new)
 
 
 def measured(config: Config) -> Lengths:
     """What the data's longest rows have, within the limits."""
     found = lengths_of(config)
-    sft = whole(found["sft"]).clip(max=config.sft.max_length)
-    pair = pairs(found["reward"], config.reward.max_length, packed=footprint(config).fused)
+    sft, both = whole(found["sft"]).clip(max=config.sft.max_length), np.zeros(0)
+    pair = 0.0
+    if (cfg := config.reward) is not None:
+        both = pairs(found["reward"], cfg.max_length, packed=footprint(config).fused)
+        pair = longest(both, cfg.microbatch_size)
     sampling = config.evaluate.sampling or config.policy.sampling
     return Lengths(
         longest(sft, config.sft.microbatch_size),
-        longest(pair, config.reward.microbatch_size),
+        pair,
         min(config.policy.max_prompt_length, int(whole(found["policy"]).max(initial=0))),
         int(whole(found["evaluate"]).max(initial=0)) + sampling.max_new_tokens,
-        float(max(sft.sum(), pair.sum())),
+        float(max(sft.sum(), both.sum())),
     )
 
 
@@ -146,7 +153,7 @@ class Planner:
 
     def reward(self) -> StagePlan:
         """SFT, reward model and judges on one base; answers are sampled first, which say what a score of 0 is."""
-        cfg = self.config.reward
+        cfg = reward_section(self.config)
         training = self._training(min(cfg.microbatch_size, cfg.batch_size) * self.longest.pair)
         training["logits"] = 0.0
         stays = self._stays(roles=2 + len(cfg.judge_names), learns=self._learns(1, cfg.optimizer), remembers=True)
@@ -159,6 +166,14 @@ class Planner:
             self.gpu,
         )
 
+    def dpo(self) -> StagePlan:
+        """Reference and learner on one base, chosen and rejected answers in one pass."""
+        cfg = self.config.dpo
+        assert cfg is not None
+        tokens = min(cfg.microbatch_size, cfg.batch_size) * min(self.longest.pair, 2 * cfg.max_length)
+        stays = self._stays(roles=2, learns=self._learns(1, cfg.optimizer), remembers=True)
+        return StagePlan("dpo", stays, {"training": self._training(tokens)}, self.gpu)
+
     def policy(self) -> StagePlan:
         """Every role on one base."""
         cfg = self.config.policy
@@ -169,7 +184,7 @@ class Planner:
         tokens = prompts * self.longest.prompt + micro * cfg.sampling.max_new_tokens
         training = self._training(tokens * (2 if critic else 1))
         training["logits"] = self.size.logits(micro * cfg.sampling.max_new_tokens, gpu=self.gpu)
-        roles = 3 + bool(self.config.reward.judge) + critic
+        roles = 2 + (0 if self.config.reward is None else 1 + bool(self.config.reward.judge)) + critic
         return StagePlan(
             "policy",
             self._stays(roles=roles, learns=self._learns(1 + critic, cfg.optimizer), remembers=False),
@@ -182,12 +197,12 @@ class Planner:
         cfg = self.config.evaluate
         sampling = cfg.sampling or self.config.policy.sampling
         prompt = self.longest.evaluated - sampling.max_new_tokens
-        judges = len(self.config.reward.judge_names)
+        judges = 0 if self.config.reward is None else len(self.config.reward.judge_names)
         if not any(judge.kind == "ensemble" for judge in cfg.judges.values()):
             judges = min(judges, 1)
         return StagePlan(
             "evaluate",
-            self._stays(roles=3 + judges, learns=0.0, remembers=False),
+            self._stays(roles=3 + judges + (self.config.dpo is not None), learns=0.0, remembers=False),
             {
                 "sampling": self._sampling(cfg.batch_size, cfg.batch_size, prompt, sampling.max_new_tokens),
                 "judging": {"activations": self.size.passing(cfg.batch_size // 2 * self.longest.evaluated, self.width)},
@@ -262,7 +277,8 @@ def _changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config
 def _halved(config: Config) -> Config:
     half = {
         name: {"microbatch_size": max(1, getattr(config, name).microbatch_size // 2)}
-        for name in ("sft", "reward", "policy")
+        for name in ("sft", "reward", "dpo", "policy")
+        if getattr(config, name) is not None
     }
     return _changed(config, half)
 

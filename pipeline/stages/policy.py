@@ -1,4 +1,4 @@
-"""Policy optimisation against the frozen reward model: PPO, REINFORCE, REINFORCE++, RLOO, GRPO, Dr. GRPO.
+"""Policy optimisation against what is rewarded (stages/terms.py): PPO, REINFORCE, REINFORCE++, RLOO, GRPO, Dr. GRPO.
 
 The algorithms share rollouts, KL price and end-of-sequence rules; they differ in the advantage estimator, the loss
 and the normaliser only.
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.checkpoints import Checkpoints
 from pipeline.config import Config, PolicyConfig
+from pipeline.data.schema import Prompt
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import LanguagePolicy, rollout_logprobs
 from pipeline.progress import bar
@@ -28,11 +29,12 @@ from pipeline.stages.policy_log import Clock, figures, sample_rows
 from pipeline.stages.proving import prove_policy, wanted
 from pipeline.stages.replay import offending_batch_kept
 from pipeline.stages.score import Score
+from pipeline.stages.terms import calibration, restore_terms
 from pipeline.stages.training import Training
 
 
 def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
-    """Optimise the policy against a frozen reward model."""
+    """Optimise the policy against frozen reward models and functions."""
     cfg, visible = config.policy, config.logging.progress
     torch.manual_seed(config.seed)
     source = read(config, cfg.data, "prompts")
@@ -43,11 +45,15 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
         prove_policy(training.learner, [ids for _, ids in encoded])
     training.restore(checkpoints.latest("policy"))
     batches = prompt_batches(encoded, cfg.prompts_per_step, cfg.steps, config.seed)
+    if not training.score.terms.calibrated:
+        training.score.terms.calibrate(calibration(backbone, encoded, config))
+        if backbone.lower is not None:
+            backbone.lower.forget()  # no completion comes twice
     done = len(training.history)
     with bar(f"policy ({cfg.algorithm})", cfg.steps, visible=visible, done=done) as progress:
         for step, batch in islice(enumerate(batches, start=1), done, None):
             with offending_batch_kept(out, training.learner, step):
-                rollout, scores, kl, row = iterate(training.learner, training.score, [ids for _, ids in batch], step)
+                rollout, scores, kl, row = iterate(training.learner, training.score, batch, step)
                 out.log(step, row)
             training.look_back(row)
             if step == 1 or step % cfg.sample_every == 0 or step == cfg.steps or training.stopped_by:
@@ -65,23 +71,24 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
 
 
 def iterate(
-    learner: Learner, score: Score, prompts: Sequence[list[int]], step: int
+    learner: Learner, score: Score, batch: Sequence[tuple[Prompt, list[int]]], step: int
 ) -> tuple[Rollout, Tensor, Tensor, dict[str, float]]:
-    """One step of any algorithm on prompts [P]; returns the rollout, scores [B], KL [B] in nats, and the figures."""
+    """One step of any algorithm on a batch of prompts [P] with their tokens; returns the rollout, scores [B], KL [B] in
+    nats, and the figures."""
     cfg, policy = learner.cfg, learner.policy
     clock = Clock(policy.backbone.device)
     # 1. Act: B = prompts × group_size completions, padded to T tokens.
     with clock("generate"):
         rollout = policy.generate(
-            prompts,
+            [ids for _, ids in batch],
             group_size=cfg.group_size,
             max_new_tokens=cfg.sampling.max_new_tokens,
             generator=learner.sampler,
         )
         learner.at_hand = rollout
-    # 2. Judge: one score per completion, minus a price per token for leaving the reference.
+    # 2. Judge: one score per completion (the terms' weighted sum), minus a price per token for leaving the reference.
     with clock("reward"):
-        scores, final, extra = score(rollout)  # [B], [B]
+        scores, final, extra = score(rollout, [prompt for prompt, _ in batch])  # [B], [B]
     sampled = rollout.logprobs
     with clock("reference"):
         ref_logprobs = logprobs_under("sft", policy, rollout)  # [B,T]
@@ -114,12 +121,13 @@ def load_adapters(config: Config, run_dir: RunDir) -> Backbone:
     """The base with every role: sft (the reference), reward, judge, policy, and critic where the algorithm has one."""
     backbone = load_backbone(config)
     backbone.restore("sft", run_dir.artifact("sft", "sft"))
-    for name in ("reward", "judge"):
+    for name in ("reward", "judge") if config.reward is not None else ():
         if name in run_dir.require("reward").artifacts:
             backbone.restore(name, run_dir.artifact("reward", name))
+    restore_terms(config, backbone)
     backbone.adapters.clone("sft", "policy")  # so KL(policy ‖ reference) starts at 0
     if config.policy.needs_critic and config.policy.critic == "adapter":
-        backbone.adapters.clone("reward", "critic")
+        backbone.adapters.clone("sft" if config.reward is None else "reward", "critic")
     return backbone
 
 

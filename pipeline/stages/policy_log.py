@@ -67,6 +67,7 @@ def outcome(history: list[dict[str, float]]) -> dict[str, Any]:
         name: sum(row[f"objective/{name}"] for row in last) / len(last)
         for name in ("score", "kl", "tokens", "eos_rate")
     }
+    terms = [name for name in history[0] if name.startswith("reward/")]
     times = {name: statistics.median(row[name] for row in history) for name in history[0] if name.startswith("time/")}
     return {
         "score_first": history[0]["objective/score"],
@@ -74,6 +75,8 @@ def outcome(history: list[dict[str, float]]) -> dict[str, Any]:
         "first_ratio_error": history[0].get("policy/first_ratio_error", 0.0),
         "sampler_mismatch": history[0]["policy/sampler_mismatch"],
         **mean,
+        **{term.replace("/", "."): sum(row[term] for row in last) / len(last) for term in terms},
+        **{f"{term.replace('/', '.')}_first": history[0][term] for term in terms},
         "seconds_per_iteration": times.pop("time/total"),
         **{f"seconds_{name.removeprefix('time/')}": value for name, value in times.items()},
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import FitConfig
+from pipeline.config import LoopConfig
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.generate import give_back
 from pipeline.lm.reward import RewardModel
@@ -42,7 +42,7 @@ def fits(stage: str) -> Iterator[None]:
         ) from None
 
 
-def prove_fit(stage: str, task: Task, parameters: Sequence[Any], cfg: FitConfig) -> None:
+def prove_fit(stage: str, task: Task, parameters: Sequence[Any], cfg: LoopConfig) -> None:
     """Forward and backward over the longest examples of a supervised stage; nothing is stepped."""
     rows = min(cfg.microbatch_size, cfg.batch_size)
     longest = sorted(task.examples, key=task.length, reverse=True)[:rows]
@@ -68,7 +68,8 @@ def prove_policy(learner: Learner, prompts: Sequence[list[int]]) -> None:
                 max_new_tokens=cfg.sampling.max_new_tokens,
                 generator=generator,
             )
-            RewardModel(backbone, "reward").score(rollout, batch_size=2 * cfg.microbatch_size)
+            if scorer := next((name for name in backbone.heads if name not in ("critic", "policy")), None):
+                RewardModel(backbone, scorer).score(rollout, batch_size=2 * cfg.microbatch_size)
             part = rollout.select(torch.arange(min(cfg.microbatch_size, len(rollout)), device=backbone.device))
             found = policy.evaluate(part.context, part.actions)
             total = found.logprobs.sum() + (0.0 if found.values is None else found.values.sum())

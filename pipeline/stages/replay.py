@@ -84,7 +84,8 @@ def replay(run_path: Path) -> None:
     story = json.loads((folder / STORY).read_text(encoding="utf-8"))
     backbone = load_backbone(config)
     backbone.adapters.load("policy", folder / "policy")
-    backbone.restore("reward", run_dir.artifact("reward", "reward"))
+    if config.reward is not None:
+        backbone.restore("reward", run_dir.artifact("reward", "reward"))
     names = ["policy"]
     if (folder / "critic").is_dir():
         backbone.adapters.load("critic", folder / "critic")
@@ -92,7 +93,7 @@ def replay(run_path: Path) -> None:
     rollout = load_batch(folder).to(backbone.device)
     size, temperature = 2 * config.policy.microbatch_size, config.policy.sampling.temperature
     now = rollout_logprobs(backbone, "policy", rollout, temperature=temperature, batch_size=size)
-    scores = RewardModel(backbone, "reward").score(rollout, batch_size=size)
+    scores = None if config.reward is None else RewardModel(backbone, "reward").score(rollout, batch_size=size)
     console = Console()
     console.print(f"step {story['step']}: {story['error']}", markup=False, highlight=False)
     console.print(table(rollout, completion_texts(backbone, rollout), now, scores))
@@ -102,7 +103,7 @@ def replay(run_path: Path) -> None:
         console.print(f"{name}: {bad:,} of {total:,} weights are not finite", highlight=False)
 
 
-def table(rollout: Rollout, texts: list[str], now: Tensor, scores: Tensor) -> Table:
+def table(rollout: Rollout, texts: list[str], now: Tensor, scores: Tensor | None) -> Table:
     """One row a completion, those with a figure that isn't finite marked."""
     drawn = Table(title="The batch, under the weights of that moment (sums over a completion, nats)")
     for head in ("row", "tokens", "score", "log π sampled", "log π now", "return", "value", "", "completion"):
@@ -110,7 +111,7 @@ def table(rollout: Rollout, texts: list[str], now: Tensor, scores: Tensor) -> Ta
     mask = rollout.mask
     for row in range(len(rollout)):
         values: dict[str, Tensor | None] = {
-            "score": scores[row],
+            "score": None if scores is None else scores[row],
             "sampled": rollout.logprobs[row][mask[row]].sum(),
             "now": now[row][mask[row]].sum(),
             "return": rollout.rewards[row][mask[row]].sum(),

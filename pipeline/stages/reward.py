@@ -4,7 +4,7 @@ The pairs are split by prompt: a test part for the reported accuracy, and of the
 the other for the judge, which therefore knows nothing the policy could have learned to please.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,13 @@ from pipeline.evaluation.reward_card import (
 )
 from pipeline.gates import require
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.generate import generate
+from pipeline.lm.generate import Completions, generate
 from pipeline.lm.reward import RewardModel
 from pipeline.progress import bar
 from pipeline.rl.losses import pairwise_loss
 from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.fit import Task, compute_lower, fit
-from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read
+from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, machine, read, reward_section
 from pipeline.stages.proving import prove_fit, wanted
 
 Pairs = Sequence[EncodedPair]
@@ -43,7 +43,7 @@ COMPARED = 8  # answers that are scored alone and beside others
 
 def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints) -> StageResult:
     """Train the reward model (and the judges), each starting from a copy of the SFT adapter."""
-    cfg = config.reward
+    cfg = reward_section(config)
     source = read(config, cfg.data, "preferences")
     backbone = load_backbone(config)
     backbone.restore("sft", run_dir.artifact("sft", "sft"))
@@ -95,11 +95,11 @@ def trained_prompts(config: Config, name: str) -> set[str] | None:
     """Keys of the prompts whose pairs `reward` or one of the judges has learned from or been chosen by; None where the
     training data isn't there any more."""
     try:
-        rows = read(config, config.reward.data, "preferences").rows
+        rows = read(config, reward_section(config).data, "preferences").rows
     except DataError:
         return None
     part = "reward" if name == "reward" else "judge"  # all judges learn from the same pairs
-    parts = split_pairs(rows, config.reward, config.seed)
+    parts = split_pairs(rows, reward_section(config), config.seed)
     return {row.key for use in (part, f"{part}_validation") for row in parts.get(use, [])}
 
 
@@ -116,7 +116,7 @@ def train(
 ) -> tuple[RewardModel, dict[str, Any]]:
     """Fit one reward model, starting from a copy of the SFT adapter, on pairs in the order that `seed` gives; returns
     it with the figures of its best epoch."""
-    cfg, visible = config.reward, config.logging.progress
+    cfg, visible = reward_section(config), config.logging.progress
     backbone.adapters.clone("sft", name)
     backbone.adapters.add_head(name)
     parameters = backbone.adapters.train_only(name)
@@ -232,15 +232,10 @@ def batch_error(model: RewardModel, sequences: list[list[int]]) -> float:
     return max((other - alone).abs().max().item() for other in (packed, padded, turned))
 
 
-def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list[list[int]], float]:
-    """Samples of the SFT model on the pairs' prompts, as whole sequences: what a score of 0 means; and the share of
-    them that end by themselves."""
+def sft_samples(backbone: Backbone, prompts: Sequence[Sequence[int]], config: Config) -> Iterator[Completions]:
+    """One answer of the SFT model to each prompt, in batches."""
     sampling = config.policy.sampling
     generator = torch.Generator(backbone.device).manual_seed(config.seed)
-    distinct = dict.fromkeys(tuple(pair.chosen[: pair.prompt_length]) for pair in pairs)
-    prompts = list(distinct)[: config.reward.calibration_samples]
-    sequences: list[list[int]] = []
-    ended = 0
     with bar("calibration", len(prompts), visible=config.logging.progress) as progress:
         for start in range(0, len(prompts), SAMPLED_AT_ONCE):
             done = generate(
@@ -251,9 +246,19 @@ def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list
                 max_new_tokens=sampling.max_new_tokens,
                 generator=generator,
             )
-            sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
-            ended += int(done.stopped.sum())
+            yield done
             progress.advance(len(done.prompts))
+
+
+def _sft_answers(backbone: Backbone, pairs: Pairs, config: Config) -> tuple[list[list[int]], float]:
+    """Samples of the SFT model on the pairs' prompts, as whole sequences: what a score of 0 means; and the share of
+    them that end by themselves."""
+    distinct = dict.fromkeys(tuple(pair.chosen[: pair.prompt_length]) for pair in pairs)
+    sequences: list[list[int]] = []
+    ended = 0
+    for done in sft_samples(backbone, list(distinct)[: reward_section(config).calibration_samples], config):
+        sequences += [prompt + done.ids(row) for row, prompt in enumerate(done.prompts)]
+        ended += int(done.stopped.sum())
     return sequences, ended / len(sequences)
 
 

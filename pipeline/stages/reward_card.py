@@ -19,7 +19,7 @@ from pipeline.progress import bar
 from pipeline.rundir import RunDir
 from pipeline.stages.best_of_n import curves
 from pipeline.stages.chain import stage_fingerprint
-from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, open_run, read
+from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, open_run, read, reward_section
 from pipeline.stages.reward import COMPARED, batch_error, score_pairs, scored_pairs, split_pairs, trained_prompts
 
 SUBSETS = ("subset", "category", "failure")  # columns that name a part of the data, the most usual first
@@ -63,7 +63,7 @@ def examine(
     backbone = load_backbone(config)
     for name in names:
         backbone.restore(name, run_dir.artifact("reward", name))
-    length = max_length or config.reward.max_length
+    length = max_length or reward_section(config).max_length
     pairs = encode_pairs(backbone.chat, rows, length)
     if not pairs:
         raise CardError(f"no pair is left: all answers agree up to token {length}; raise --max-length")
@@ -106,15 +106,17 @@ def _own_rows(config: Config, run_dir: RunDir, adapter: str, limit: int | None) 
             f"settings or data of {run_dir.path} have changed since its reward model was trained, so its test pairs "
             "can't be told; run `align reward` again, or name a file of pairs"
         )
-    source = read(config, config.reward.data, "preferences")
-    parts = split_pairs(source.rows, config.reward, config.seed)
+    source = read(config, reward_section(config).data, "preferences")
+    parts = split_pairs(source.rows, reward_section(config), config.seed)
     rows = parts["test"] or parts.get(f"{adapter}_validation", [])
     return Source(rows[:limit], BadRows("skip"), {}), {"data": "the run's own test pairs"}
 
 
 def _file_rows(config: Config, data: str, adapter: str, limit: int | None, split: str) -> tuple[Source, dict[str, Any]]:
     """Pairs of a file without bad ones, and the share of them whose prompt was trained on, where that is known."""
-    section = DataConfig(source=data, split=split, limit=limit, on_bad_row="skip", system=config.reward.data.system)
+    section = DataConfig(
+        source=data, split=split, limit=limit, on_bad_row="skip", system=reward_section(config).data.system
+    )
     source = read(config, section, "preferences")
     known = trained_prompts(config, adapter)
     if known is None:
@@ -139,7 +141,7 @@ def score_all(
     backbone: Backbone, run_dir: RunDir, names: Sequence[str], pairs: Pairs, by: str | None, config: Config
 ) -> dict[str, ScoredPairs]:
     """What each model says of the pairs, and the base's log-probabilities beside it."""
-    size = 2 * config.reward.microbatch_size
+    size = 2 * reward_section(config).microbatch_size
     scores = {name: torch.zeros(2, len(pairs)) for name in names}
     logprobs = torch.zeros(2, len(pairs))
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].chosen)  # pairs of one prompt side by side

@@ -1,4 +1,4 @@
-"""What a completion is worth to the policy: the reward model's score, after the rules that the config sets."""
+"""What a completion is worth to the policy: the terms' weighted sum, after the rules that the config sets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from pipeline.config import PolicyConfig
+from pipeline.data.schema import Prompt
+from pipeline.evaluation.reward_terms import Terms, completed
 from pipeline.evaluation.text import StockPhrases, repetition
+from pipeline.lm.backbone import Backbone
 from pipeline.lm.policy import completion_texts
 from pipeline.lm.reward import RewardModel
 from pipeline.rl.rollout import Rollout
@@ -17,7 +20,8 @@ class Score:
     """final = rule(score) − stock_phrase_coef · surplus, per completion.
 
     Args:
-        reward_model: gives the score.
+        backbone: reads completions as texts.
+        terms: give the score.
         cfg: the rules and prices.
         demonstrations: texts whose phrases are free; only read when `cfg.stock_phrase_coef` is not 0.
         judge: a reward model of other pairs, which pays nothing and only watches; None = nobody does.
@@ -25,30 +29,32 @@ class Score:
 
     def __init__(
         self,
-        reward_model: RewardModel,
+        backbone: Backbone,
+        terms: Terms,
         cfg: PolicyConfig,
         demonstrations: Sequence[str] = (),
         judge: RewardModel | None = None,
     ) -> None:
-        self._model, self._cfg, self._judge = reward_model, cfg, judge
+        self._backbone, self.terms, self._cfg, self._judge = backbone, terms, cfg, judge
         self._stock = StockPhrases(demonstrations) if cfg.stock_phrase_coef else None
 
     def state(self) -> dict[str, Any]:
         """What it remembers of earlier steps."""
-        return {"recent": None if self._stock is None else self._stock.recent}
+        return {"recent": None if self._stock is None else self._stock.recent, "scales": self.terms.scales}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what another process remembered."""
+        self.terms.scales = state["scales"]
         if self._stock is not None:
             self._stock.recent = state["recent"]
 
-    def __call__(self, rollout: Rollout) -> tuple[Tensor, Tensor, dict[str, float]]:
-        """The reward model's scores [B], what the policy is paid [B], and figures beside it."""
+    def __call__(self, rollout: Rollout, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """The scores [B] of completions of `prompts` [P], what the policy is paid [B], and figures beside it."""
         size = 2 * self._cfg.microbatch_size
-        scores = self._model.score(rollout, batch_size=size)
+        texts = completion_texts(self._backbone, rollout)
+        scores, figures = self.terms(completed(rollout, prompts, texts))
         final = end_of_sequence_rule(scores, rollout.context["stopped"], self._cfg)
-        texts = completion_texts(self._model.backbone, rollout)
-        figures = {"objective/repetition": repetition(texts)}
+        figures["objective/repetition"] = repetition(texts)
         if self._judge is not None:  # one completion of each prompt tells enough
             one = torch.arange(0, len(rollout), self._cfg.group_size, device=scores.device)
             figures["objective/judge"] = self._judge.score(rollout.select(one), batch_size=size).mean().item()

@@ -21,8 +21,8 @@ from pipeline.atomic import write_atomically
 from pipeline.config import Grid, Point, dump_config
 from pipeline.evaluation.overoptimisation import figures, fit, measured_peak
 from pipeline.progress import say
-from pipeline.rundir import STAGES, RunDir, RunError, read_jsonl, summary
-from pipeline.stages.chain import NEEDS, run_stages, stage_fingerprint
+from pipeline.rundir import ALL_STAGES, RunDir, RunError, read_jsonl, summary
+from pipeline.stages.chain import needs_of, run_stages, stage_fingerprint, stages_of
 
 # What sweep.json tells of a run, of all that its summary holds.
 TOLD = (
@@ -75,7 +75,7 @@ def _one(root: Path, point: Point) -> Run:
     failed = None
     try:
         RunDir(path).create(dump_config(point.config))
-        for stage in STAGES:
+        for stage in stages_of(point.config):
             if not share(root, point, stage):
                 run_stages(point.config, [stage])
     except (RunError, FloatingPointError) as error:
@@ -93,7 +93,7 @@ def share(root: Path, point: Point, stage: str) -> bool:
         RunError: the folder can't be written.
     """
     run_dir = RunDir(root / point.name)
-    if any(run_dir.result(need) is None for need in NEEDS[stage]):
+    if any(run_dir.result(need) is None for need in needs_of(point.config, stage)):
         return False
     mark = stage_fingerprint(point.config, run_dir, stage)
     if _fingerprint(run_dir.path / stage) == mark:
@@ -114,8 +114,7 @@ def _take_over(source: Path, run_dir: RunDir, stage: str) -> None:
     hidden, place = run_dir.path / f".{stage}", run_dir.path / stage
     shutil.rmtree(hidden, ignore_errors=True)
     shutil.copytree(source, hidden, copy_function=_copy)
-    for later in STAGES[STAGES.index(stage) :]:
-        (run_dir.path / later / "result.json").unlink(missing_ok=True)
+    run_dir.withdraw(stage)
     shutil.rmtree(place, ignore_errors=True)
     hidden.rename(place)
 
@@ -137,7 +136,7 @@ def _fingerprint(folder: Path) -> str | None:
 
 def _results(path: Path) -> dict[str, bytes]:
     """Every finished stage's result, as it stands."""
-    files = {stage: path / stage / "result.json" for stage in STAGES}
+    files = {stage: path / stage / "result.json" for stage in ALL_STAGES}
     return {stage: file.read_bytes() for stage, file in files.items() if file.is_file()}
 
 

@@ -12,6 +12,7 @@ from pipeline.stages.inputs import demonstrations
 from pipeline.stages.learner import Learner
 from pipeline.stages.policy_log import curves, outcome
 from pipeline.stages.score import Score
+from pipeline.stages.terms import build_terms
 
 
 class Training:
@@ -28,7 +29,7 @@ class Training:
         self.learner = Learner(backbone, cfg, config.seed)
         judge = RewardModel(backbone, "judge") if "judge" in backbone.adapters else None
         free = demonstrations(config) if cfg.stock_phrase_coef else ()
-        self.score = Score(RewardModel(backbone, "reward"), cfg, free, judge)
+        self.score = Score(backbone, build_terms(config, backbone), cfg, free, judge)
         self.watch = Watch(self.learner, cfg.alarms)
         self.history: list[dict[str, float]] = []
         self.stopped_by: str | None = None

@@ -16,7 +16,7 @@ from datasets import Dataset
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from pipeline.config import Config, FitConfig
+from pipeline.config import Config, LoopConfig
 from pipeline.lm.sources import resolve
 
 Beat = Callable[[dict[str, float]], None]
@@ -110,7 +110,7 @@ def common(config: Config, folder: str, rate: float, schedule: str) -> dict[str,
     }
 
 
-def supervised(config: Config, cfg: FitConfig, folder: str) -> dict[str, Any]:
+def supervised(config: Config, cfg: LoopConfig, folder: str) -> dict[str, Any]:
     """Trainer arguments of SFT and of the reward model, as `stages/fit.py` reads the same section."""
     return {
         **common(config, folder, cfg.learning_rate, "linear"),

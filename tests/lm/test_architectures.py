@@ -135,7 +135,9 @@ def test_log_probs_kept_while_sampling_equal_a_fresh_pass(case: Case, fast: bool
             table = backbone._base(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
         fresh = table[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).squeeze(1)
         assert_close(done.logprobs[row, : len(answer)], fresh, atol=1e-4, rtol=0)
-        kept = backbone.logprobs(naive(backbone, "policy", ids[0].tolist())[len(prompt) - 1 : -1], torch.tensor(answer))
+        kept = backbone.logprobs(
+            "policy", naive(backbone, "policy", ids[0].tolist())[len(prompt) - 1 : -1], torch.tensor(answer)
+        )
         assert_close(kept.logprobs, fresh, **SAME)
 
 

@@ -53,12 +53,18 @@ def test_sft_must_beat_the_base_model(tmp_path: Path, wins: float, words: str) -
     assert words in sentences(tmp_path, sft_wins=wins)[1]
 
 
+FOUND = {"": 0.4, "_low": 0.33, "_high": 0.47, "_wins": 80, "_ties": 0, "_losses": 120, "_n": 200}
+WORSE_THAN_DPO = {f"win_rate.policy_vs_dpo{key}": value for key, value in FOUND.items()}
+
+
 @pytest.mark.parametrize(
     ("metrics", "words"),
     [
         ({"judge": "reward"}, "The judge is the reward model that the policy was trained on"),
         ({"eos_rate.policy": 0.4}, "Only 40 % of the policy's answers end by themselves"),
         ({"win_rate.policy_vs_best_of_n_high": 0.45}, "Taking the best of 4 SFT answers does better"),
+        ({"judge": "rewards"}, "The judge is what the policy was paid for"),
+        (WORSE_THAN_DPO, "DPO on the reward model's pairs does better than the policy, which wins on 40 % [33, 47]"),
     ],
 )
 def test_what_to_be_careful_about(tmp_path: Path, metrics: dict[str, Any], words: str) -> None:

@@ -1,8 +1,6 @@
 """Checks that a person wrote down as judge: regular expressions and functions, weighted; and length, the control."""
 
-import importlib
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.data.schema import prompt_text
+from pipeline.evaluation.functions import FunctionError, function_source, load_function
 from pipeline.evaluation.judges.protocol import Answer, JudgeError
 
 Check = Callable[[str, str], float]  # of prompt and answer, as texts
@@ -54,32 +53,21 @@ def pattern_check(pattern: str, *, wanted: bool) -> Check:
 
 
 def function_check(place: str) -> Check:
-    """The function at "module:function". The working directory is searched last, and only for this.
+    """The function at "module:function".
 
     Raises:
         JudgeError: there is no such module or function, or importing it fails.
     """
-    module, _, path = place.partition(":")
-    here = str(Path.cwd())
-    sys.path.append(here)
     try:
-        found = importlib.import_module(module)
-        for name in path.split("."):
-            found = getattr(found, name)
-    except Exception as error:
-        raise JudgeError(f"{place} can't be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(here)
-    if not callable(found):
-        raise JudgeError(f"{place} is {type(found).__name__}, not a function")
-    return found
+        return load_function(place)
+    except FunctionError as error:
+        raise JudgeError(str(error)) from error
 
 
 def function_file(place: str) -> Path | None:
     """The source of the module at "module:function", None where it has none."""
     function_check(place)
-    file = getattr(sys.modules[place.partition(":")[0]], "__file__", None)
-    return None if file is None else Path(file)
+    return function_source(place)
 
 
 class LengthScorer:
