@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# One process a core, at most four, each with a gigabyte; a file's tests stay together, for they share what they built.
+WORKERS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help quickstart smoke test test-slow check coverage docs wheel clean
 
@@ -32,10 +34,10 @@ smoke: $(READY)
 	$(BIN)/align run configs/smoke.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(BIN)/python -m pytest $(WORKERS) -m 'not gpu'
 
 coverage: $(READY)
 	$(BIN)/python -m pytest tests/rl --cov=pipeline/rl --cov-report=term-missing --cov-fail-under=90
