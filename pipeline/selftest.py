@@ -165,7 +165,7 @@ def selftest(device: str = "auto", dtype: str = "auto", *, visible: bool = True)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "cache_dir": str(folder / "models")}
         backbone = Backbone.load("tiny", lora=LORA, **options)
         for seed, adapter in enumerate(("sft", "reward", "policy")):
-            backbone.adapters.add(adapter)
+            backbone.roles.add(adapter)
             _scatter(backbone, adapter, seed)
         # In bf16 an adapter that is folded into the sampler's weights is rounded with them.
         checks: list[tuple[str, Callable[[], float], float]] = [
@@ -191,5 +191,5 @@ def selftest(device: str = "auto", dtype: str = "auto", *, visible: bool = True)
 def _scatter(backbone: Backbone, name: str, seed: int) -> None:
     """Random weights, so that the adapter does something."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in backbone.adapters.parameters_of(name):
+    for parameter in backbone.roles.parameters_of(name):
         parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))

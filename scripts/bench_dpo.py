@@ -59,9 +59,9 @@ def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     )
     backbone = load_backbone(config)
     torch.manual_seed(config.seed)
-    backbone.adapters.add("sft")  # changes nothing: the reference is the base
-    backbone.adapters.clone("sft", "dpo")
-    parameters = backbone.adapters.train_only("dpo")
+    backbone.roles.add("sft")  # changes nothing: the reference is the base
+    backbone.roles.clone("sft", "dpo")
+    parameters = backbone.roles.train_only("dpo")
     # One pair to validate on: choosing an epoch is not part of what is compared.
     task = dpo_task(backbone, train, test[:1], cfg, visible=False)
     _, seconds = timed(

@@ -182,10 +182,10 @@ def ours(config: Config, queue: list[list[int]], stop: int | None, beat: Callabl
     torch.manual_seed(config.seed)
     backbone = load_backbone(config)
     backbone.chat.stop_ids = () if stop is None else (stop,)
-    backbone.adapters.add("sft")
+    backbone.roles.add("sft")
     for name in ("reward", "policy", *(["critic"] if cfg.needs_critic and cfg.critic == "adapter" else [])):
-        backbone.adapters.clone("sft", name)
-    backbone.adapters.add_head("reward")
+        backbone.roles.clone("sft", name)
+    backbone.roles.add_head("reward")
     learner, score = Learner(backbone, cfg, config.seed), Score(backbone, build_terms(config, backbone), cfg)
     beat({})
     for step in range(1, 10**6):

@@ -45,7 +45,7 @@ def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     row = Preference(prompt=(), chosen="", rejected="", margin=0.0, meta={}, where="")
     rows, test = ([EncodedPair(*pair, 0, 0.0, row) for pair in pairs[name]] for name in ("train", "test"))
     backbone = load_backbone(config)
-    backbone.adapters.add("sft")  # changes nothing: like TRL's, the reward model starts from the base
+    backbone.roles.add("sft")  # changes nothing: like TRL's, the reward model starts from the base
     # One pair to validate on: choosing an epoch is not part of what is compared.
     (model, _), seconds = timed(
         "reward", lambda out, kept: train(backbone, "reward", rows, test[:1], config, out, kept, seed=config.seed)

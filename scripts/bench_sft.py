@@ -47,7 +47,7 @@ def ours(config: Config, work: dict[str, list[Any]]) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     train, held = ([Encoded(*row) for row in work[name]] for name in ("train", "held"))
     backbone = load_backbone(config)
-    backbone.adapters.add("sft")
+    backbone.roles.add("sft")
     task = Task(
         examples=train,
         length=lambda example: len(example.ids),
@@ -56,7 +56,7 @@ def ours(config: Config, work: dict[str, list[Any]]) -> dict[str, Any]:
         validate=lambda: {"loss": 0.0},  # choosing an epoch is not part of what is compared
         metric="loss",
     )
-    parameters, cfg = backbone.adapters.train_only("sft"), config.sft
+    parameters, cfg = backbone.roles.train_only("sft"), config.sft
     options: Any = {"name": "sft", "seed": config.seed, "visible": False}
     _, seconds = timed("sft", lambda out, kept: fit(task, parameters, cfg, out, checkpoints=kept, **options))
     return speed(config, work, seconds) | {"loss": mean_nll(backbone, "sft", held, 8)}

@@ -244,8 +244,8 @@ def test_layers_are_in_pieces_and_the_rest_is_whole(cache: Path) -> None:
         held = sum(p.to_local().numel() for p in layers)
         assert held == sum(p.numel() for p in layers) / 2
         assert not isinstance(base.head_weight, DTensor)
-        base.adapters.add("sft")
-        assert not any(isinstance(p, DTensor) for p in base.adapters.parameters_of("sft"))
+        base.roles.add("sft")
+        assert not any(isinstance(p, DTensor) for p in base.roles.parameters_of("sft"))
         assert base.lower is None
 
     tiny(cache)

@@ -65,8 +65,8 @@ class Backbone(nn.Module):
         self.chat, self.source, self.fast, self.lora = chat, source, fast, lora
         self.sharded = sharded  # then processes must meet in every layer: no states are kept, no weights copied
         self._base = base
-        self.adapters = Roles(base, WholeWeights(base) if lora is None else AdapterWeights(base, lora, fused=fast))
-        self.heads = self.adapters.heads
+        self.roles = Roles(base, WholeWeights(base) if lora is None else AdapterWeights(base, lora, fused=fast))
+        self.heads = self.roles.heads
         self.packs = fast and enable(base)
         self._checkpointed: list[nn.Module] = []  # layers that recompute their activations
         self.lower: LowerTrunk | None = None
@@ -156,7 +156,7 @@ class Backbone(nn.Module):
         with it, and `role` as JSON. Of several processes the first one writes."""
         if not processes.main():
             return
-        self.adapters.save(name, folder)
+        self.roles.save(name, folder)
         self.chat.save(Path(folder))
         if role is not None:
             (Path(folder) / "role.json").write_text(json.dumps(role, indent=2) + "\n", encoding="utf-8")
@@ -169,7 +169,7 @@ class Backbone(nn.Module):
             ModelError: its shape isn't the config's, or its weights don't fit the base.
         """
         self.chat.require(Path(folder))
-        self.adapters.load(name, folder)
+        self.roles.load(name, folder)
 
     # ---- forward --------------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Backbone(nn.Module):
 
     def hidden(self, adapter: str | None, ids: Tensor) -> Tensor:
         """Final hidden states [b,L,D] of right-padded `ids` [b,L] under `adapter`."""
-        with self.adapters.using(adapter), self._recomputing():
+        with self.roles.using(adapter), self._recomputing():
             return self.trunk(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
     def states(self, adapter: str | None, sequences: Sequence[Sequence[int]]) -> States:
@@ -190,7 +190,7 @@ class Backbone(nn.Module):
             shape = padded.shape[:2]
             return States(padded.flatten(0, 1), torch.arange(shape.numel(), device=self.device).view(shape))
         packing = Packing(sequences, self.device)
-        with self.adapters.using(adapter), self._recomputing():
+        with self.roles.using(adapter), self._recomputing():
             if self.lower is not None:
                 hidden = self.lower.upper(self.lower.states(sequences), packing)
             else:
@@ -227,7 +227,7 @@ class Backbone(nn.Module):
     ) -> TokenStats:
         """log π of `targets` [N] under `name` at its hidden states [N,D], in chunks."""
         # An adapter leaves the head as it is; only a whole role has one of its own, and that costs a switch.
-        with self.adapters.using(name) if self.lora is None else contextlib.nullcontext():
+        with self.roles.using(name) if self.lora is None else contextlib.nullcontext():
             weight, bias = self.head_weight, self.head_bias
         return token_logprobs(
             hidden,
@@ -252,7 +252,7 @@ class Backbone(nn.Module):
         """Recompute activations in the backward pass, each under the adapter that its forward pass used."""
 
         def contexts() -> tuple[Any, Any]:
-            return contextlib.nullcontext(), self.adapters.using(self.adapters.active)
+            return contextlib.nullcontext(), self.roles.using(self.roles.active)
 
         self._base.gradient_checkpointing_enable(  # type: ignore[operator, union-attr]
             gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": contexts}

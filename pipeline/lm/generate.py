@@ -128,7 +128,7 @@ def _sample(
     stopped = torch.zeros(count, dtype=torch.bool, device=device)
     give_back()
     rows = torch.arange(count, device=device)  # whose token each row of the decoder's batch is
-    with backbone.adapters.using(adapter):
+    with backbone.roles.using(adapter):
         decoder = decoder_for(backbone, max_new_tokens)
         logits = decoder.prefill(*padded_left(prompts, pad, device), group_size)  # [b,V]
         passed = _Passed(decoder, prompts, group_size, max_new_tokens)

@@ -46,7 +46,7 @@ class LanguagePolicy:
         self.batch_size = batch_size
         self.values_only = False  # critic warm-up: keep value gradients out of the policy's adapter
         if critic is not None and self._critic_adapter not in backbone.heads:
-            backbone.adapters.add_head(self._critic_adapter)
+            backbone.roles.add_head(self._critic_adapter)
 
     def start_values_at_zero(self) -> None:
         """Set the critic's head to 0, the mean of a standardised score: a head that was trained to score whole
@@ -61,10 +61,10 @@ class LanguagePolicy:
     def trainable_parameters(self) -> dict[str, list[nn.Parameter]]:
         """What learns, by role: 'policy', and 'critic' when there is one. Marks exactly these as trainable."""
         names = [self.adapter] + (["critic"] if self.critic == "adapter" else [])
-        self.backbone.adapters.train_only(*names)
-        policy = self.backbone.adapters.parameters_of(self.adapter)
+        self.backbone.roles.train_only(*names)
+        policy = self.backbone.roles.parameters_of(self.adapter)
         if self.critic == "adapter":
-            return {"policy": policy, "critic": self.backbone.adapters.parameters_of("critic")}
+            return {"policy": policy, "critic": self.backbone.roles.parameters_of("critic")}
         if self.critic == "shared_trunk":
             head = list(self.backbone.heads[self.adapter].parameters())
             return {"policy": [p for p in policy if all(p is not h for h in head)], "critic": head}

@@ -111,5 +111,5 @@ class VllmSampler:
         folder = Path(self._folder.name) / "adapter"
         shutil.rmtree(folder, ignore_errors=True)
         self._count += 1
-        backbone.adapters.save(adapter, folder)
+        backbone.roles.save(adapter, folder)
         return self._request(f"{adapter}-{self._count}", self._count, str(folder))

@@ -45,8 +45,8 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
         [Pair(one) for one in encode_pairs(backbone.chat, Source(parts[name], source.bad, {}), cfg.max_length)]
         for name in PARTS
     )
-    backbone.adapters.clone("sft", "dpo")
-    parameters = backbone.adapters.train_only("dpo")
+    backbone.roles.clone("sft", "dpo")
+    parameters = backbone.roles.train_only("dpo")
     task = dpo_task(backbone, train, held or train, cfg, visible=visible)
     if wanted(backbone, config.gates.prove_memory):
         prove_fit("dpo", task, parameters, cfg)
@@ -72,7 +72,7 @@ def dpo_task(backbone: Backbone, train: Sequence[Pair], held: Sequence[Pair], cf
     """What the supervised loop fits."""
 
     def loss(batch: Sequence[Pair]) -> Tensor:
-        with backbone.adapters.dropout():
+        with backbone.roles.dropout():
             return pair_losses(*logprobs(backbone, "dpo", batch), batch, cfg.beta).sum()
 
     def prepare() -> None:

@@ -125,7 +125,7 @@ def load_roles(config: Config, run_dir: RunDir) -> tuple[Backbone, str]:
     for stage, name in (("sft", "sft"), ("policy", "policy"), ("dpo", "dpo"), ("reward", "reward"), ("reward", judge)):
         if getattr(config, stage) is None:
             continue
-        if name not in backbone.adapters:
+        if name not in backbone.roles:
             backbone.restore(name, run_dir.artifact(stage, name))
     restore_systems(config, backbone)
     return backbone, judge

@@ -93,7 +93,7 @@ def own_judge(
     run_dir: RunDir, backbone: Backbone, name: str, *, batch_size: int, progress: Progress
 ) -> RewardModelScorer:
     """A reward model that the run trained itself: `reward`, `judge`, `judge_2`, …"""
-    if name not in backbone.adapters:
+    if name not in backbone.roles:
         backbone.restore(name, run_dir.artifact("reward", name))
     return RewardModelScorer(RewardModel(backbone, name), batch_size=batch_size, progress=progress)
 
@@ -191,7 +191,7 @@ def _reward_model(
     other, folder = _other_run(judge)
     if same_base(other, config):
         adapter = f"judges_{name}"
-        if adapter not in backbone.adapters:
+        if adapter not in backbone.roles:
             backbone.restore(adapter, folder)
         return ByScore(RewardModelScorer(RewardModel(backbone, adapter), **options))
     theirs = other.model.model_dump() | config.model.model_dump(include={"device", "matmul", "cache_dir"})

@@ -125,9 +125,9 @@ def load_adapters(config: Config, run_dir: RunDir) -> Backbone:
         if name in run_dir.require("reward").artifacts:
             backbone.restore(name, run_dir.artifact("reward", name))
     restore_terms(config, backbone)
-    backbone.adapters.clone("sft", "policy")  # so KL(policy ‖ reference) starts at 0
+    backbone.roles.clone("sft", "policy")  # so KL(policy ‖ reference) starts at 0
     if config.policy.needs_critic and config.policy.critic == "adapter":
-        backbone.adapters.clone("sft" if config.reward is None else "reward", "critic")
+        backbone.roles.clone("sft" if config.reward is None else "reward", "critic")
     return backbone
 
 
@@ -135,7 +135,7 @@ def save_adapters(backbone: Backbone, cfg: PolicyConfig, out: StageDir) -> dict[
     """Save what was learned; returns the artifacts."""
     backbone.save("policy", out.path / "adapter", role={"role": "policy", "algorithm": cfg.algorithm})
     artifacts = {"policy": "adapter"}
-    if "critic" in backbone.adapters:
+    if "critic" in backbone.roles:
         backbone.save("critic", out.path / "critic", role={"role": "critic"})
         artifacts["critic"] = "critic"
     return artifacts

@@ -58,8 +58,8 @@ def keep(folder: Path, learner: Learner, step: int, error: str) -> None:
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / BATCH)
     backbone = learner.policy.backbone
     for name in ("policy", "critic"):
-        if name in backbone.adapters:
-            backbone.adapters.save(name, folder / name)
+        if name in backbone.roles:
+            backbone.roles.save(name, folder / name)
     story = {"step": step, "error": error}
     (folder / STORY).write_text(json.dumps(story, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
@@ -83,12 +83,12 @@ def replay(run_path: Path) -> None:
         raise RunError(f"{run_path} keeps no offending batch: its policy stage met no NaN or infinite figure")
     story = json.loads((folder / STORY).read_text(encoding="utf-8"))
     backbone = load_backbone(config)
-    backbone.adapters.load("policy", folder / "policy")
+    backbone.roles.load("policy", folder / "policy")
     if config.reward is not None:
         backbone.restore("reward", run_dir.artifact("reward", "reward"))
     names = ["policy"]
     if (folder / "critic").is_dir():
-        backbone.adapters.load("critic", folder / "critic")
+        backbone.roles.load("critic", folder / "critic")
         names.append("critic")
     rollout = load_batch(folder).to(backbone.device)
     size, temperature = 2 * config.policy.microbatch_size, config.policy.sampling.temperature
@@ -98,8 +98,8 @@ def replay(run_path: Path) -> None:
     console.print(f"step {story['step']}: {story['error']}", markup=False, highlight=False)
     console.print(table(rollout, completion_texts(backbone, rollout), now, scores))
     for name in names:
-        bad = sum(int((~torch.isfinite(p)).sum()) for p in backbone.adapters.parameters_of(name))
-        total = sum(p.numel() for p in backbone.adapters.parameters_of(name))
+        bad = sum(int((~torch.isfinite(p)).sum()) for p in backbone.roles.parameters_of(name))
+        total = sum(p.numel() for p in backbone.roles.parameters_of(name))
         console.print(f"{name}: {bad:,} of {total:,} weights are not finite", highlight=False)
 
 

@@ -117,13 +117,13 @@ def train(
     """Fit one reward model, starting from a copy of the SFT adapter, on pairs in the order that `seed` gives; returns
     it with the figures of its best epoch."""
     cfg, visible = reward_section(config), config.logging.progress
-    backbone.adapters.clone("sft", name)
-    backbone.adapters.add_head(name)
-    parameters = backbone.adapters.train_only(name)
+    backbone.roles.clone("sft", name)
+    backbone.roles.add_head(name)
+    parameters = backbone.roles.train_only(name)
     model = RewardModel(backbone, name)
 
     def loss(batch: Pairs) -> Tensor:
-        with backbone.adapters.dropout():
+        with backbone.roles.dropout():
             return pair_loss(model, batch, cfg)
 
     task = Task(

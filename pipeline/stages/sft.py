@@ -29,11 +29,11 @@ def run(config: Config, out: StageDir, checkpoints: Checkpoints) -> StageResult:
         encode_demonstrations(backbone.chat, Source(parts[name], source.bad, {}), cfg.max_length)
         for name in ("train", "validation")
     )
-    backbone.adapters.add("sft")
-    parameters = backbone.adapters.train_only("sft")
+    backbone.roles.add("sft")
+    parameters = backbone.roles.train_only("sft")
 
     def loss(batch: Sequence[Encoded]) -> Tensor:
-        with backbone.adapters.dropout():
+        with backbone.roles.dropout():
             return nll(backbone, "sft", batch)
 
     task = Task(

@@ -93,7 +93,7 @@ def build_terms(config: Config, backbone: Backbone) -> Terms:
             terms[name] = functions[name]
         elif term.model == OWN:
             terms[name] = ModelTerm(RewardModel(backbone, OWN), size)
-        elif adapter_name(name) in backbone.adapters:
+        elif adapter_name(name) in backbone.roles:
             terms[name] = ModelTerm(RewardModel(backbone, adapter_name(name)), size)
         else:
             assert term.model is not None

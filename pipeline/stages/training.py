@@ -27,7 +27,7 @@ class Training:
         cfg = config.policy
         self._config = config
         self.learner = Learner(backbone, cfg, config.seed)
-        judge = RewardModel(backbone, "judge") if "judge" in backbone.adapters else None
+        judge = RewardModel(backbone, "judge") if "judge" in backbone.roles else None
         free = demonstrations(config) if cfg.stock_phrase_coef else ()
         self.score = Score(backbone, build_terms(config, backbone), cfg, free, judge)
         self.watch = Watch(self.learner, cfg.alarms)

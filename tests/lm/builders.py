@@ -35,11 +35,11 @@ def tiny(cache: Path, *, lora: dict[str, Any] | None = None, name: str = "tiny",
 
 def noisy(backbone: Backbone, name: str, *, seed: int = 1, std: float = 0.2, head: bool = False) -> Backbone:
     """Add an adapter that does something: all its LoRA weights random."""
-    backbone.adapters.add(name)
+    backbone.roles.add(name)
     fill(backbone, name, seed=seed, std=std)
     if head:
         torch.manual_seed(seed)
-        backbone.adapters.add_head(name)
+        backbone.roles.add_head(name)
     return backbone
 
 
@@ -47,7 +47,7 @@ def noisy(backbone: Backbone, name: str, *, seed: int = 1, std: float = 0.2, hea
 def fill(backbone: Backbone, name: str, *, seed: int, std: float = 0.2) -> None:
     """Random weights for an adapter (and its head, if it has one)."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in backbone.adapters.parameters_of(name):
+    for parameter in backbone.roles.parameters_of(name):
         parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
 
 

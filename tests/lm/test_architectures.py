@@ -82,7 +82,7 @@ def test_states_and_gradients_equal_the_plain_ones(case: Case, adapter: str | No
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
     gradients = []
     for backbone in case.both:
-        parameters = backbone.adapters.train_only(adapter)
+        parameters = backbone.roles.train_only(adapter)
         states = in_turn(backbone.states(adapter, SEQUENCES), SEQUENCES)
         gradients.append(torch.autograd.grad((states * weights).sum(), parameters))
     assert any(gradient.abs().max() > 1e-2 for gradient in gradients[0])
@@ -131,7 +131,7 @@ def test_log_probs_kept_while_sampling_equal_a_fresh_pass(case: Case, fast: bool
     for row, prompt in enumerate(done.prompts):
         answer = done.ids(row)
         ids = torch.tensor([prompt + answer])
-        with backbone.adapters.using("policy"):
+        with backbone.roles.using("policy"):
             table = backbone._base(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
         fresh = table[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None]).squeeze(1)
         assert_close(done.logprobs[row, : len(answer)], fresh, atol=1e-4, rtol=0)
@@ -165,7 +165,7 @@ def test_sizes_from_the_configuration_alone_are_the_models_own(case: Case, layer
     targets: Any = list(case.family.targets) if named else "all-linear"
     backbone = case.backbone(fast=True, layers=layers, targets=targets)
     size = Footprint.of(case.folder, LORA | {"layers": layers, "targets": targets})
-    own = {id(p) for name in backbone.adapters.names for p in backbone.adapters.parameters_of(name)}
+    own = {id(p) for name in backbone.roles.names for p in backbone.roles.parameters_of(name)}
     base: Any = backbone._base
     linear = [m for n, m in base.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and "lora_" not in n]
     linear = [m for m in linear if m is not base.get_output_embeddings()]

@@ -54,7 +54,7 @@ def slope(hidden: Tensor) -> Tensor:
 
 def train(backbone: Backbone, name: str, steps: int) -> None:
     """A few large steps on an arbitrary loss of one adapter."""
-    optimizer = torch.optim.AdamW(backbone.adapters.train_only(name), lr=1e-2)
+    optimizer = torch.optim.AdamW(backbone.roles.train_only(name), lr=1e-2)
     for _ in range(steps):
         slope(backbone.hidden(name, IDS)).backward()
         optimizer.step()
@@ -93,7 +93,7 @@ def test_without_an_adapter_it_is_the_plain_base_model(cache: Path) -> None:
 
 def test_trap_1_kl_at_step_0_is_0_against_sft_and_not_against_the_base(cache: Path) -> None:
     shared = noisy(tiny(cache), "sft")
-    shared.adapters.clone("sft", "policy")
+    shared.roles.clone("sft", "policy")
     acted = rollout(shared)
 
     def kl(reference: str | None) -> Tensor:
@@ -111,7 +111,7 @@ def test_trap_1_kl_at_step_0_is_0_against_sft_and_not_against_the_base(cache: Pa
 
 def test_trap_2_the_trainable_set_survives_switches_rollouts_and_new_adapters(cache: Path) -> None:
     shared = noisy(noisy(noisy(tiny(cache), "sft"), "policy"), "reward", head=True)
-    shared.adapters.clone("reward", "critic")
+    shared.roles.clone("reward", "critic")
     policy = LanguagePolicy(shared, critic="adapter")
     roles = policy.trainable_parameters()
     before = trainable(shared)
@@ -120,20 +120,20 @@ def test_trap_2_the_trainable_set_survives_switches_rollouts_and_new_adapters(ca
     acted = rollout(shared)
     assert trainable(shared) == before
     for name in (None, "sft", "reward", "critic", "policy"):
-        with shared.adapters.using(name):
+        with shared.roles.using(name):
             assert trainable(shared) == before
         assert trainable(shared) == before
     RewardModel(shared).score(acted)
-    shared.adapters.add("late")
+    shared.roles.add("late")
     assert trainable(shared) == before
 
 
 def test_using_restores_the_adapter_before_also_after_an_error(cache: Path) -> None:
     shared = noisy(tiny(cache), "sft")
     noisy(shared, "policy", seed=2)
-    with shared.adapters.using("sft"):
+    with shared.roles.using("sft"):
         inside = shared.trunk(input_ids=IDS).last_hidden_state
-        with pytest.raises(KeyError), shared.adapters.using("policy"):
+        with pytest.raises(KeyError), shared.roles.using("policy"):
             raise KeyError
         assert torch.equal(shared.trunk(input_ids=IDS).last_hidden_state, inside)
 
@@ -188,10 +188,10 @@ def twins(cache: Path) -> tuple[Backbone, Backbone]:
 def test_trap_4_checkpointing_gives_the_same_gradients(twins: tuple[Backbone, Backbone], between: str) -> None:
     found = []
     for shared in twins:
-        parameters = shared.adapters.train_only("policy")
+        parameters = shared.roles.train_only("policy")
         loss = slope(shared.hidden("policy", IDS))
         if between == "switch":
-            with shared.adapters.using("critic"):
+            with shared.roles.using("critic"):
                 loss.backward()
         else:
             if between == "other forward":
@@ -205,7 +205,7 @@ def test_trap_4_checkpointing_gives_the_same_gradients(twins: tuple[Backbone, Ba
 def test_trap_4_policy_and_critic_in_one_loss(twins: tuple[Backbone, Backbone]) -> None:
     found = []
     for shared in twins:
-        parameters = shared.adapters.train_only("policy", "critic")
+        parameters = shared.roles.train_only("policy", "critic")
         policy = shared.hidden("policy", IDS)
         value = shared.score("critic", shared.hidden("critic", IDS))
         (slope(policy) + value.square().sum()).backward()
@@ -231,7 +231,7 @@ def test_trap_5_a_reloaded_reward_adapter_reproduces_its_scores(cache: Path, tmp
     scores = RewardModel(shared).scores(sequences)
     shared.save("reward", tmp_path / "reward")
     again = tiny(cache)
-    again.adapters.load("reward", tmp_path / "reward")
+    again.roles.load("reward", tmp_path / "reward")
     assert torch.equal(RewardModel(again).scores(sequences), scores)
 
 
@@ -268,8 +268,8 @@ def test_trap_6_training_leaves_the_base_untouched_to_the_bit(cache: Path) -> No
 def test_a_new_adapter_changes_nothing_and_learns_through_b_first(cache: Path) -> None:
     """B = 0: logits bit-equal to the base; ∂L/∂A = 0 and ∂L/∂B ≠ 0."""
     shared = tiny(cache)
-    shared.adapters.add("sft")
-    shared.adapters.train_only("sft")
+    shared.roles.add("sft")
+    shared.roles.train_only("sft")
     hidden = shared.hidden("sft", IDS)
     assert torch.equal(shared.logits(hidden), shared.logits(shared.hidden(None, IDS)))
     slope(hidden).backward()
@@ -304,7 +304,7 @@ def test_a_saved_folder_is_an_ordinary_peft_folder(cache: Path, tmp_path: Path) 
 
 def test_a_clone_is_an_exact_copy_and_independent(cache: Path) -> None:
     shared = noisy(tiny(cache), "reward", head=True)
-    shared.adapters.clone("reward", "critic")
+    shared.roles.clone("reward", "critic")
     original = shared.score("reward", shared.hidden("reward", IDS))
     assert torch.equal(shared.score("critic", shared.hidden("critic", IDS)), original)
     train(shared, "critic", 2)
@@ -317,8 +317,8 @@ def test_a_clone_is_an_exact_copy_and_independent(cache: Path) -> None:
 def test_a_deleted_adapter_is_gone_and_the_others_stay(cache: Path) -> None:
     shared = noisy(noisy(tiny(cache), "sft"), "reward", head=True)
     before = shared.hidden("sft", IDS)
-    shared.adapters.remove("reward")
-    assert (shared.adapters.names, "reward" in shared.heads) == (["sft"], False)
+    shared.roles.remove("reward")
+    assert (shared.roles.names, "reward" in shared.heads) == (["sft"], False)
     assert torch.equal(shared.hidden("sft", IDS), before)
 
 
@@ -328,7 +328,7 @@ def test_a_deleted_adapter_is_gone_and_the_others_stay(cache: Path) -> None:
 def test_an_adapter_of_another_rank_is_refused(cache: Path, tmp_path: Path) -> None:
     noisy(tiny(cache), "sft").save("sft", tmp_path)
     with pytest.raises(ModelError, match=r"rank 4, the config says lora\.r 8"):
-        tiny(cache, lora={"r": 8}).adapters.load("sft", tmp_path)
+        tiny(cache, lora={"r": 8}).roles.load("sft", tmp_path)
 
 
 def test_an_adapter_of_another_alpha_is_refused_or_keeps_its_scale(cache: Path, tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_an_adapter_of_another_alpha_is_refused_or_keeps_its_scale(cache: Path, 
     shared.save("sft", tmp_path)
     other = tiny(cache, lora={"alpha": 16.0})
     try:
-        other.adapters.load("sft", tmp_path)
+        other.roles.load("sft", tmp_path)
     except ModelError as error:
         found = str(error)
     else:
@@ -348,7 +348,7 @@ def test_an_adapter_of_another_alpha_is_refused_or_keeps_its_scale(cache: Path, 
 def test_an_adapter_for_other_layers_is_refused(cache: Path, tmp_path: Path) -> None:
     noisy(tiny(cache), "sft").save("sft", tmp_path)
     with pytest.raises(ModelError, match="doesn't fit this base"):
-        tiny(cache, lora={"targets": ["q_proj"]}).adapters.load("sft", tmp_path)
+        tiny(cache, lora={"targets": ["q_proj"]}).roles.load("sft", tmp_path)
 
 
 def test_an_unknown_adapter_is_named_with_those_there_are(cache: Path) -> None:
@@ -464,7 +464,7 @@ def test_a_quantised_base_carries_roles_and_stays_quantised(
     assert {p.dtype for name, p in shared.named_parameters() if name in weights} == set(weights.values())
     shared.save("policy", tmp_path)
     again = quantised(cache, block_model, kind)
-    again.adapters.load("policy", tmp_path)
+    again.roles.load("policy", tmp_path)
     adds, error = ((shared.hidden("policy", IDS) - other).abs().max() for other in (off, again.hidden("policy", IDS)))
     assert error < 0.05 * adds  # kernels that compute in bf16 don't round alike after every load
 
@@ -476,7 +476,7 @@ def test_gradients_flow_through_a_quantised_base(cache: Path, block_model: Path,
     found = []
     for shared in (tiny(cache, name=str(block_model)), quantised(cache, block_model, kind)):
         noisy(shared, "policy", std=0.05)
-        shared.adapters.train_only("policy")
+        shared.roles.train_only("policy")
         slope(shared.hidden("policy", IDS)).backward()
         weights = [p.grad for name, p in shared.named_parameters() if "layers.0.self_attn.v_proj.lora_" in name]
         found.append(torch.cat([grad.flatten() for grad in weights if grad is not None]))

@@ -39,7 +39,7 @@ def family(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest
 @pytest.mark.parametrize("adapter", ["policy", None])
 @pytest.mark.parametrize(("group_size", "leave"), [(1, False), (2, False), (1, True), (3, True)])
 def test_fast_equals_plain(family: Backbone, adapter: str | None, group_size: int, leave: bool) -> None:
-    with family.adapters.using(adapter):
+    with family.roles.using(adapter):
         fast = decoder_for(family, 6)
         assert isinstance(fast, StaticDecoder)
         ours = walk(family, fast, group_size, leave)
@@ -54,7 +54,7 @@ def test_fast_equals_plain(family: Backbone, adapter: str | None, group_size: in
 @pytest.mark.parametrize(("group_size", "leave"), [(1, True), (2, False)])
 def test_steps_of_one_shape_equal_growing_ones(family: Backbone, group_size: int, leave: bool) -> None:
     """What a GPU records: attention over the whole cache, the part to come masked."""
-    with family.adapters.using("policy"):
+    with family.roles.using("policy"):
         still = walk(family, StaticDecoder(family, 8, growing=False), group_size, leave)  # two columns stay empty
         growing = walk(family, StaticDecoder(family, 8), group_size, leave)
     for mine, other in zip(still, growing, strict=True):
@@ -64,7 +64,7 @@ def test_steps_of_one_shape_equal_growing_ones(family: Backbone, group_size: int
 @torch.no_grad()
 def test_an_adapter_on_some_layers_and_some_modules(cache: Path) -> None:
     shared = noisy(tiny(cache, lora={"layers": [1], "targets": ["q_proj", "down_proj"]}), "policy", std=0.3)
-    with shared.adapters.using("policy"):
+    with shared.roles.using("policy"):
         ours = walk(shared, StaticDecoder(shared, 6), 1, False)
         theirs = walk(shared, PlainDecoder(shared), 1, False)
     for mine, other in zip(ours, theirs, strict=True):
@@ -75,7 +75,7 @@ def test_an_adapter_on_some_layers_and_some_modules(cache: Path) -> None:
 def test_folding_leaves_the_weights_alone(cache: Path) -> None:
     shared = noisy(tiny(cache), "policy")
     before = {name: value.clone() for name, value in shared.state_dict().items()}
-    with shared.adapters.using("policy"):
+    with shared.roles.using("policy"):
         walk(shared, StaticDecoder(shared, 6), 2, True)
     assert all(torch.equal(value, before[name]) for name, value in shared.state_dict().items())
 

@@ -28,7 +28,7 @@ def test_parameters_of_base_and_adapter(cache: Path, tmp_path: Path, name: str, 
     lora = LORA | {"layers": layers}
     backbone = noisy(tiny(cache, name=folder, lora=lora), "sft")
     size = Footprint.of(resolve(folder, cache_dir=cache), lora)
-    adapter = sum(p.numel() for p in backbone.adapters.parameters_of("sft"))
+    adapter = sum(p.numel() for p in backbone.roles.parameters_of("sft"))
     assert size.adapter == adapter
     # Adapters stand inside the base; a shared head is one tensor.
     total = sum(p.numel() for p in backbone._base.parameters())
@@ -44,7 +44,7 @@ def test_named_targets_alone(cache: Path) -> None:
     lora = LORA | {"targets": ["q_proj", "v_proj"]}
     backbone = noisy(tiny(cache, lora=lora), "sft")
     size = Footprint.of(resolve("tiny", cache_dir=cache), lora)
-    assert size.adapter == sum(p.numel() for p in backbone.adapters.parameters_of("sft"))
+    assert size.adapter == sum(p.numel() for p in backbone.roles.parameters_of("sft"))
 
 
 def test_quantisation_shrinks_the_layers_alone() -> None:

@@ -19,8 +19,8 @@ from .builders import SIZES, noisy, other_architecture, tiny
 def layer(cache: Path) -> Any:
     """A fused layer of the tiny model with two adapters, the second active."""
     shared = noisy(noisy(tiny(cache), "sft", seed=1), "policy", seed=2)
-    shared.adapters.train_only("policy")
-    shared.adapters._activate("policy")
+    shared.roles.train_only("policy")
+    shared.roles._activate("policy")
     return next(m for m in shared.modules() if isinstance(m, PeftLinear))
 
 
@@ -71,7 +71,7 @@ def test_dropout_stays_pefts(cache: Path) -> None:
     ids = torch.tensor([[1, 40, 41, 42]])
     plain = shared.hidden("sft", ids)
     assert torch.equal(plain, shared.hidden("sft", ids))
-    with shared.adapters.dropout():
+    with shared.roles.dropout():
         assert not torch.equal(shared.hidden("sft", ids), shared.hidden("sft", ids))
     assert torch.equal(plain, shared.hidden("sft", ids))
 
@@ -93,8 +93,8 @@ def test_nothing_of_the_outputs_size_is_kept_for_the_backward_pass(layer: Any) -
 
 def test_new_layers_are_fused_too(cache: Path) -> None:
     shared: Backbone = tiny(cache)
-    shared.adapters.add("a")
-    shared.adapters.add("b")
+    shared.roles.add("a")
+    shared.roles.add("b")
     layers = [m for m in shared.modules() if isinstance(m, PeftLinear)]
     assert layers
     assert all(getattr(m.forward, "func", None) is not None for m in layers)

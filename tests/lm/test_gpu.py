@@ -29,7 +29,7 @@ def gpu(cache: Path) -> Backbone:
 @pytest.mark.parametrize(("group_size", "leave"), [(1, False), (3, True)])
 def test_replayed_steps_equal_the_models_own(cache: Path, layers: Any, group_size: int, leave: bool) -> None:
     shared = noisy(tiny(cache, device="cuda", dtype="float32", lora={"layers": layers}), "policy", std=0.1)
-    with shared.adapters.using("policy"):
+    with shared.roles.using("policy"):
         fast = decoder_for(shared, 8)
         assert isinstance(fast, GraphDecoder)
         ours = walk(shared, fast, group_size, leave, steps=8)
@@ -80,7 +80,7 @@ def test_the_same_gradients_as_on_the_cpu(cache: Path) -> None:
         evaluation = policy.evaluate(context, actions)
         assert evaluation.values is not None
         (evaluation.logprobs.sum() + evaluation.values.sum()).backward()
-        gradients.append([p.grad.cpu() for p in shared.adapters.parameters_of("policy") if p.grad is not None])
+        gradients.append([p.grad.cpu() for p in shared.roles.parameters_of("policy") if p.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) > 2
     for mine, other in zip(*gradients, strict=True):
         assert_close(mine, other, atol=1e-3, rtol=1e-3)
@@ -90,7 +90,7 @@ def test_bf16_base_fp32_adapters_and_heads(cache: Path) -> None:
     shared = noisy(tiny(cache, device="auto"), "policy", head=True)
     assert shared.device.type == "cuda"
     assert shared.dtype == torch.bfloat16
-    assert {p.dtype for p in shared.adapters.parameters_of("policy")} == {torch.float32}
+    assert {p.dtype for p in shared.roles.parameters_of("policy")} == {torch.float32}
     generator = torch.Generator("cuda").manual_seed(3)
     rollout = LanguagePolicy(shared).generate(PROMPTS, group_size=4, max_new_tokens=12, generator=generator)
     fresh = rollout_logprobs(shared, "policy", rollout, temperature=1.0, batch_size=16)
@@ -103,8 +103,8 @@ def test_bf16_base_fp32_adapters_and_heads(cache: Path) -> None:
 def test_quantised_bases(cache: Path, quantization: str) -> None:
     pytest.importorskip("bitsandbytes")
     shared = noisy(tiny(cache, device="cuda", quantization=quantization), "policy", std=0.05)
-    shared.adapters.train_only("policy")
+    shared.roles.train_only("policy")
     ids = shared.pad(PROMPTS)
     hidden = shared.hidden("policy", ids)
     shared.logprobs("policy", hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).logprobs.sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in shared.adapters.parameters_of("policy"))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in shared.roles.parameters_of("policy"))

@@ -49,7 +49,7 @@ def test_states_and_gradients_equal_the_padded_ones(
 ) -> None:
     name = str(other_architecture(tmp_path, cache, PACKED[family]))
     shared = noisy(tiny(cache, name=name, gradient_checkpointing=checkpointing), "policy", std=0.1)
-    parameters = shared.adapters.train_only("policy")
+    parameters = shared.roles.train_only("policy")
     assert shared.packs
     found, expected = in_turn(shared.states("policy", SEQUENCES), SEQUENCES), plain(shared, "policy")
     assert_close(found, expected, atol=1e-5, rtol=1e-5)

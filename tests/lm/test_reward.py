@@ -64,7 +64,7 @@ def test_standardising_folds_shift_and_scale_into_the_head(shared: Backbone) -> 
 
 
 def test_scores_carry_gradient_only_where_asked(shared: Backbone) -> None:
-    shared.adapters.train_only("reward")
+    shared.roles.train_only("reward")
     assert RewardModel(shared).scores(SEQUENCES).requires_grad
     assert not RewardModel(shared).score_sequences(SEQUENCES).requires_grad
 

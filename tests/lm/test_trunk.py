@@ -28,9 +28,9 @@ def split(tmp_path: Path) -> Backbone:
     LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny-0")
     backbone = Backbone.load("tiny", lora=lora("upper"), device="cpu", cache_dir=tmp_path)
     for name in ("sft", "policy"):
-        backbone.adapters.add(name)
+        backbone.roles.add(name)
         with torch.no_grad():
-            for parameter in backbone.adapters.parameters_of(name):
+            for parameter in backbone.roles.parameters_of(name):
                 parameter.normal_(std=0.1)
     return backbone
 
@@ -49,7 +49,7 @@ def test_states_equal_the_plain_path(split: Backbone, adapter: str | None) -> No
 
 
 def test_gradients_equal_the_plain_path(split: Backbone) -> None:
-    parameters = split.adapters.train_only("policy")
+    parameters = split.roles.train_only("policy")
     ids = split.pad(SEQUENCES)
     real = ids != split.chat.tokenizer.pad_token_id
     plain = torch.autograd.grad(split.hidden("policy", ids)[real].square().sum(), parameters)

@@ -41,7 +41,7 @@ class FakeEngine:
         self.requests.append(lora_request)
         name = None if lora_request is None else lora_request.lora_name
         if lora_request is not None:
-            self.twin.adapters.load(name, lora_request.lora_path)
+            self.twin.roles.load(name, lora_request.lora_path)
         outputs = []
         generator = torch.Generator().manual_seed(settings.seed)
         for prompt in prompts:
@@ -73,7 +73,7 @@ class FakeEngine:
 def sampler(cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Backbone, VllmSampler]:
     backbone, FakeEngine.twin = tiny(cache), tiny(cache)
     torch.manual_seed(0)
-    backbone.adapters.add("policy")
+    backbone.roles.add("policy")
     disturb(backbone)
     vllm: Any = ModuleType("vllm")
     vllm.LLM, vllm.SamplingParams = FakeEngine, SimpleNamespace
@@ -86,7 +86,7 @@ def sampler(cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Backbone, Vll
 
 def disturb(backbone: Backbone) -> None:
     with torch.no_grad():
-        for parameter in backbone.adapters.parameters_of("policy"):
+        for parameter in backbone.roles.parameters_of("policy"):
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 

@@ -24,10 +24,10 @@ def whole(cache: Path, name: str = "tiny", **options: Any) -> Backbone:
 
 def learnt(backbone: Backbone, name: str, seed: int = 1) -> Backbone:
     """Add a role whose every weight differs a little from the base's."""
-    backbone.adapters.add(name)
+    backbone.roles.add(name)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in backbone.adapters.parameters_of(name):
+        for parameter in backbone.roles.parameters_of(name):
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return backbone
 
@@ -58,7 +58,7 @@ def folder(request: pytest.FixtureRequest, cache: Path, tmp_path: Path) -> str:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_every_gradient_is_the_librarys(folder: str, cache: Path, checkpointing: bool) -> None:
     backbone = learnt(whole(cache, folder, gradient_checkpointing=checkpointing), "sft")
-    parameters = backbone.adapters.train_only("sft")
+    parameters = backbone.roles.train_only("sft")
     ours = torch.autograd.grad(loss(backbone, "sft"), parameters)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
@@ -75,44 +75,44 @@ def test_roles_answer_as_separate_models_and_the_base_stays(folder: str, cache: 
     for name in ("sft", "policy"):
         alone = learnt(whole(cache, folder), name, seed=1 if name == "sft" else 2)
         assert_close(loss(backbone, name), loss(alone, name))
-    optimizer = torch.optim.SGD(backbone.adapters.train_only("policy"), lr=0.1)
+    optimizer = torch.optim.SGD(backbone.roles.train_only("policy"), lr=0.1)
     before = loss(backbone, "sft").item()
     loss(backbone, "policy").backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     assert loss(backbone, "sft").item() == before
     assert all(torch.equal(p, then) for p, then in zip(backbone._base.parameters(), base, strict=True))
-    assert not any(p.requires_grad for p in backbone.adapters.parameters_of("sft"))
+    assert not any(p.requires_grad for p in backbone.roles.parameters_of("sft"))
 
 
 def test_a_copy_is_exact_and_apart(cache: Path) -> None:
     backbone = learnt(whole(cache), "reward")
-    backbone.adapters.add_head("reward")
-    backbone.adapters.clone("reward", "critic")
-    pairs = list(zip(*(backbone.adapters.parameters_of(name) for name in ("reward", "critic")), strict=True))
+    backbone.roles.add_head("reward")
+    backbone.roles.clone("reward", "critic")
+    pairs = list(zip(*(backbone.roles.parameters_of(name) for name in ("reward", "critic")), strict=True))
     assert all(torch.equal(one, other) and one is not other for one, other in pairs)
-    backbone.adapters.remove("critic")
-    assert backbone.adapters.names == ["reward"]
+    backbone.roles.remove("critic")
+    assert backbone.roles.names == ["reward"]
     assert list(backbone.heads) == ["reward"]
 
 
 def test_what_is_saved_is_an_ordinary_model_and_comes_back(folder: str, cache: Path, tmp_path: Path) -> None:
     backbone = learnt(whole(cache, folder), "sft")
-    backbone.adapters.add_head("sft")
+    backbone.roles.add_head("sft")
     backbone.save("sft", tmp_path / "sft")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "sft", dtype=torch.float32)
     assert_close(loss(backbone, "sft"), plain_loss(theirs))
     again = whole(cache, folder)
     again.restore("sft", tmp_path / "sft")
-    pairs = zip(again.adapters.parameters_of("sft"), backbone.adapters.parameters_of("sft"), strict=True)
+    pairs = zip(again.roles.parameters_of("sft"), backbone.roles.parameters_of("sft"), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_what_does_not_fit_is_told(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="whole model"):
-        whole(cache).adapters.load("sft", tmp_path)
+        whole(cache).roles.load("sft", tmp_path)
     narrow = other_architecture(tmp_path / "narrow", cache, LlamaConfig(**SIZES | {"intermediate_size": 48}))
     with pytest.raises(ModelError, match="architecture"):
-        whole(cache).adapters.load("sft", narrow)
+        whole(cache).roles.load("sft", narrow)
 
 
 def test_sampling_is_the_roles_own(folder: str, cache: Path) -> None:
@@ -128,7 +128,7 @@ def test_sampling_is_the_roles_own(folder: str, cache: Path) -> None:
 
 def test_the_footprint_counts_all_weights(folder: str, cache: Path) -> None:
     size, backbone = Footprint.of(folder, None), learnt(whole(cache, folder), "sft")
-    count = sum(p.numel() for p in backbone.adapters.parameters_of("sft"))
+    count = sum(p.numel() for p in backbone.roles.parameters_of("sft"))
     assert size.adapter == size.parameters == count
     assert size.role(2) == 2 * count
     assert Footprint.of(folder, {"r": 2, "targets": "all-linear", "layers": "all"}).role(2) < size.role(2)

@@ -26,9 +26,9 @@ def before(cache: Path, model: str, tmp_path_factory: pytest.TempPathFactory) ->
     backbone = tiny(cache, name=model)
     for name in ("sft", "reward"):
         out = run_dir.open_stage(name, name)
-        backbone.adapters.add(name, head=name == "reward")
+        backbone.roles.add(name, head=name == "reward")
         with torch.no_grad():
-            for parameter in backbone.adapters.parameters_of(name):
+            for parameter in backbone.roles.parameters_of(name):
                 parameter.add_(0.05 * torch.randn_like(parameter))
         extra = {"role": name, "score_mean": 0.0, "score_std": 1.0}
         backbone.save(name, out.path / "adapter", role=extra)

@@ -91,7 +91,7 @@ def test_stopped_in_between_it_ends_with_the_same_bits(
         before = RunDir(tmp_path / "upper")
         out = before.open_stage("sft", "sft")
         backbone = load_backbone(cfg)
-        backbone.adapters.add("sft")
+        backbone.roles.add("sft")
         backbone.save("sft", out.path / "adapter", role={})
         out.finish({}, artifacts={"sft": "adapter"})
     train(before, cfg)

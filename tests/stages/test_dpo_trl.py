@@ -29,12 +29,12 @@ def test_loss_and_gradient_are_trl_s(tmp_path: Path, cache: Path, model: str) ->
     datasets = pytest.importorskip("datasets")
     backbone = noisy(noisy(tiny(cache, name=model), "sft", seed=1), "dpo", seed=2)
     for name in ("sft", "dpo"):
-        backbone.adapters.save(name, tmp_path / name)
+        backbone.roles.save(name, tmp_path / name)
 
     row = Preference((), "", "", 0.0, "", {})
     pairs = [Pair(EncodedPair(a + b, a + c, len(a), 0.0, row)) for a, b, c in IDS]
     remember_reference(backbone, pairs, 2, visible=False)
-    backbone.adapters.train_only("dpo")
+    backbone.roles.train_only("dpo")
     ours = pair_losses(*logprobs(backbone, "dpo", pairs), pairs, BETA).mean()
     ours.backward()  # type: ignore[no-untyped-call]
 
@@ -54,4 +54,4 @@ def test_loss_and_gradient_are_trl_s(tmp_path: Path, cache: Path, model: str) ->
     assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     assert abs(ours.item() - 0.6931) > 0.01  # the adapters differ
     learned = [p for name, p in trainer.model.named_parameters() if ".default." in name]
-    assert squared(backbone.adapters.parameters_of("dpo")) == pytest.approx(squared(learned), rel=1e-3)
+    assert squared(backbone.roles.parameters_of("dpo")) == pytest.approx(squared(learned), rel=1e-3)

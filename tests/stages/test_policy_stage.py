@@ -126,8 +126,8 @@ def test_critic_warm_up_leaves_the_policy_where_it_was(before: RunDir, tmp_path:
     options = {"algorithm": "ppo", "critic": critic, "critic_warmup_steps": 2, "critic_learning_rate": 0.01}
     train(before, config(tmp_path, model, **options))
     backbone = tiny(tmp_path, name=model)
-    backbone.adapters.load("sft", before.artifact("sft", "sft"))
-    backbone.adapters.load("policy", before.artifact("policy", "policy"))
+    backbone.roles.load("sft", before.artifact("sft", "sft"))
+    backbone.roles.load("policy", before.artifact("policy", "policy"))
     ids = backbone.pad([[1, 40, 41, 42]])
     assert torch.equal(backbone.hidden("policy", ids), backbone.hidden("sft", ids))
 
