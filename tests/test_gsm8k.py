@@ -18,8 +18,8 @@ ROWS = [
         "question": f"A baker fills {trays} trays with {rolls} rolls each and eats 2. How many rolls are left?",
         "answer": f"There were <<{trays}*{rolls}={trays * rolls}>>{trays * rolls} rolls.\n#### {trays * rolls - 2}",
     }
-    for trays in range(2, 6)
-    for rolls in range(4, 8)
+    for trays in range(211, 215)  # five digits: a random model doesn't hit upon them
+    for rolls in range(137, 141)
 ]
 SMALL = (
     "model.name=tiny",
@@ -94,8 +94,6 @@ def test_rows_that_the_function_cannot_use_stop_the_evaluation_early(
     assert code == 2
     assert "policy.rewards.correct" in err
     assert "bare.jsonl:1" in err
-    code, _, err = run_align("run", "configs/gsm8k.yaml", *overrides, "evaluate.rewarded=false")
-    assert code == 0, err
 
 
 def test_ppo_without_a_reward_model_has_a_critic_all_the_same(

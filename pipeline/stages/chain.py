@@ -55,8 +55,8 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
     run_dir.create(dump_config(config))
     with processes.joined(config.model.device), stopping():
         for stage in stages:
-            mark, done = processes.told(lambda stage=stage: _standing(config, run_dir, stage))  # type: ignore[misc]
-            if done and not force:
+            mark, done = processes.told(lambda stage=stage: _standing(config, run_dir, stage, force))  # type: ignore[misc]
+            if done:
                 say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
                 continue
             if "policy" in stages:
@@ -71,9 +71,10 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
     return run_dir
 
 
-def _standing(config: Config, run_dir: RunDir, stage: str) -> tuple[str, bool]:
-    """A stage's fingerprint, and whether it is done with just that one."""
-    mark, result = stage_fingerprint(config, run_dir, stage), run_dir.result(stage)
+def _standing(config: Config, run_dir: RunDir, stage: str, force: bool) -> tuple[str, bool]:
+    """A stage's fingerprint, and whether it is done with just that one; by force it isn't, damaged or not."""
+    mark = stage_fingerprint(config, run_dir, stage)
+    result = None if force else run_dir.result(stage)
     done = result is not None and result.fingerprint == mark
     if done:
         run_dir.tidy(stage)

@@ -135,12 +135,13 @@ def test_the_table_has_a_row_a_run_and_dashes_where_a_run_has_not_got(tmp_path: 
         "Ends by itself": "98 %",
         "Reward accuracy": "85.0 %",
         "Judge accuracy": "82.5 %",
+        "Learns": "9,765,441",
         "Time": "31 min 20 s",
         "Peak memory": "2.1 GB",
         "Gates passed over": "sft_learns",
     }
     assert second[4:9] == ["–"] * 5
-    assert second[9:] == ["85.0 %", "82.5 %", "9 min 33 s", "1.6 GB", "none"]
+    assert second[9:] == ["85.0 %", "82.5 %", "4,882,432", "9 min 33 s", "1.6 GB", "none"]
 
 
 def test_only_settings_that_differ_are_shown(tmp_path: Path) -> None:
