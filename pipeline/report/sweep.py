@@ -169,14 +169,14 @@ def cautions(sweep: Figures) -> list[str]:
     if best is None:
         return found
     if not best["inside"]:
-        found.append("The best run is the nearest to SFT or the furthest from it: try values beyond.")
+        found.append("The best run stands at an end of the frontier: try values beyond.")
     if sweep["told_by"] == "reward":
         found.append("There is no held-out judge: the reward model's own score flatters what it was optimised for.")
     figures = {run["run"]: run["figures"] for run in sweep["runs"] if WIN in run["figures"]}
     if (own := figures.pop(best["run"], None)) is not None:
         alike = [one for one in figures.values() if one[f"{WIN}_high"] >= own[f"{WIN}_low"]]
         if alike:
-            found.append(f"Its win rate's interval overlaps with that of {len(alike)} other runs of {len(figures)}.")
+            found.append(f"Its win rate's interval overlaps with those of {len(alike)} of the {len(figures)} others.")
     return found
 
 

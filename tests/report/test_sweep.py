@@ -98,7 +98,7 @@ def changed(**figures: Any) -> dict[str, Any]:
     [
         (sweep(best={"run": "policy.kl_coef=0.05", "kl": 5.0, "score": 1.1, "inside": False}), "try values beyond"),
         (sweep(told_by="reward"), "no held-out judge"),
-        (changed(**{f"{WIN}_high": 0.73}), "overlaps with that of 1 other runs of 2"),
+        (changed(**{f"{WIN}_high": 0.73}), "overlaps with those of 1 of the 2 others"),
         (
             changed(**{"policy.stopped_by": "over_optimisation"}),
             "was stopped by the alarm over optimisation",
