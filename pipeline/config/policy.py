@@ -48,7 +48,9 @@ class PolicyConfig(Section):
     algorithm: Literal["ppo", "reinforce", "reinforce++", "rloo", "grpo", "dr_grpo"] = "ppo"
     critic: Literal["adapter", "shared_trunk"] = Field("adapter", description="ppo only")
     sampling: SamplingConfig = SamplingConfig()
-    sampler: Literal["own", "vllm"] = Field("own", description="what draws completions; vllm needs the extra [vllm]")
+    sampler: Literal["own", "transformers", "vllm"] = Field(
+        "own", description="what draws completions: own, transformers' continuous batching, or vllm (extra [vllm])"
+    )
     vllm_memory: Annotated[float, Field(gt=0, lt=1)] = Field(0.4, description="share of the GPU that vLLM may take")
     max_sampler_kl: Rate = Field(
         1.0, description="stop where sampler and policy differ by more nats a token: they aren't the same model"

@@ -148,6 +148,11 @@ class Backbone(nn.Module):
         return self._base.get_input_embeddings().weight.dtype  # type: ignore[no-any-return, operator, union-attr]
 
     @property
+    def base(self) -> Any:
+        """The model that carries the roles, as transformers has it."""
+        return self._base
+
+    @property
     def config(self) -> Any:
         return self._base.config
 

@@ -10,7 +10,8 @@ from pipeline import processes
 from pipeline.checkpoints import overwrite
 from pipeline.config import PolicyConfig
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.generate import give_back
+from pipeline.lm.continuous_sampler import ContinuousSampler
+from pipeline.lm.generate import Sampler, give_back
 from pipeline.lm.policy import LanguagePolicy, rollout_values
 from pipeline.lm.vllm_sampler import VllmSampler
 from pipeline.rl.advantages import estimate_advantages
@@ -36,7 +37,7 @@ class Learner:
             temperature=cfg.sampling.temperature,
             entropy_gradient=cfg.entropy_coef > 0,
             batch_size=2 * cfg.microbatch_size,
-            sampler=vllm_sampler(backbone, cfg) if cfg.sampler == "vllm" else None,
+            sampler=sampler_for(backbone, cfg),
         )
         if cfg.needs_critic:
             self.policy.start_values_at_zero()
@@ -131,8 +132,12 @@ class Learner:
             self.controller.update(kl.mean().item(), len(kl))
 
 
-def vllm_sampler(backbone: Backbone, cfg: PolicyConfig) -> VllmSampler:
-    """vLLM with room for the longest prompt and completion."""
+def sampler_for(backbone: Backbone, cfg: PolicyConfig) -> Sampler | None:
+    """The configured engine; None = our own. vLLM gets room for the longest prompt and completion."""
+    if cfg.sampler == "own":
+        return None
+    if cfg.sampler == "transformers":
+        return ContinuousSampler(backbone)
     longest = cfg.max_prompt_length + cfg.sampling.max_new_tokens
     return VllmSampler(backbone, memory=cfg.vllm_memory, max_length=longest)
 
