@@ -252,3 +252,17 @@ def test_a_quantised_base_cannot_learn(run_align: Align, at_root: Path) -> None:
     code, _, err = run_align("config", "configs/smoke.yaml", "lora=null", "model.quantization=4bit")
     assert code == 2
     assert "model.quantization: none" in err
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_every_stage_runs_on_a_quantised_base(cache: Path, tmp_path: Path, kind: str) -> None:
+    overrides = [
+        f"model.quantization={kind}",
+        *(f"{stage}.optimizer=adamw_8bit" for stage in ("sft", "reward", "policy")),
+    ]
+    quantised = align(tmp_path / kind, cache, *overrides)
+    figures = summary(quantised)
+    assert figures["policy.kl_first"] == pytest.approx(0, abs=1e-4)
+    assert figures["policy.first_ratio_error"] <= 1e-4
+    assert math.isfinite(figures["evaluate.win_rate.policy_vs_sft"])
+    assert quantised.require("sft").metrics["loss"] < quantised.require("sft").metrics["loss_before"]
