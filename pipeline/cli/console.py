@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipeline import processes
 
-errors = Console(stderr=True)
+errors = Console(stderr=True, soft_wrap=True)  # a path stays in one piece; a terminal folds lines itself
 
 
 @contextmanager
