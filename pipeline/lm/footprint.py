@@ -123,8 +123,9 @@ class Footprint:
         return float(2 * rows * length * self.keys * self.layers * width)
 
     def copy(self, width: int) -> float:
-        """Bytes of the decoder's copy of the weights, adapter folded in, head included."""
-        return float((self.linear + self.vocabulary * self.hidden) * width) if self.fused else 0.0
+        """Bytes of the decoder's copy of what may carry an adapter, folded in, and of the head."""
+        copied = self.linear * self.adapted / self.layers + self.vocabulary * self.hidden
+        return copied * width if self.fused else 0.0
 
     def logits(self, tokens: float, *, gpu: bool = False) -> float:
         """Bytes of the logits at work, in fp32: they, their softmax and one more."""

@@ -34,7 +34,7 @@ class StaticDecoder:
         self._backbone, self._room, self._growing = backbone, max_new_tokens, growing
         trunk = backbone.trunk
         self._embed, self._rotary, self._norm = trunk.embed_tokens, trunk.rotary_emb, _norm(trunk.norm)
-        self._layers = [_FoldedLayer(layer) for layer in trunk.layers]
+        self._layers = [_FoldedLayer(layer, copied=i >= self._boundary) for i, layer in enumerate(trunk.layers)]
         self._head = packed(backbone.head_weight, backbone.head_bias)
         self._keys: list[Tensor] = []  # each [b,KV,W + max_new_tokens,head_dim]
         self._values: list[Tensor] = []
@@ -156,9 +156,10 @@ class GraphDecoder:
 
 
 class _FoldedLayer:
-    """One decoder layer with W ← W + s·BA, its projections of the same input joined."""
+    """One decoder layer with W ← W + s·BA, its projections of the same input joined. A layer that never carries an
+    adapter isn't copied: its own weights multiply a little slower, and take no room a second time."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, *, copied: bool = True) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.head_dim = attention.head_dim
         self.input_norm, self.mlp_norm = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
@@ -167,9 +168,10 @@ class _FoldedLayer:
         queries = attention.q_proj.out_features
         keys = attention.k_proj.out_features
         self.split = [queries, keys, keys]
-        self.project = _folded(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.out = _folded(attention.o_proj)
-        self.gate_up, self.down = _folded(mlp.gate_proj, mlp.up_proj), _folded(mlp.down_proj)
+        fold = _folded if copied else _side_by_side
+        self.project = fold(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.out = fold(attention.o_proj)
+        self.gate_up, self.down = fold(mlp.gate_proj, mlp.up_proj), fold(mlp.down_proj)
 
     def step(
         self, hidden: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, mask: Tensor, column: Tensor
@@ -206,6 +208,14 @@ def _folded(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
     weights, biases = zip(*(_effective(layer) for layer in layers), strict=True)
     bias = torch.cat(biases) if biases[0] is not None else None
     return packed(torch.cat(weights), bias)
+
+
+def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
+    """x → concatenated outputs of `layers` with the weights that they have."""
+    parts = [_effective(layer) for layer in layers]
+    if len(parts) == 1:
+        return lambda x: linear(x, *parts[0])
+    return lambda x: torch.cat([linear(x, weight, bias) for weight, bias in parts], dim=-1)
 
 
 def packed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
