@@ -18,7 +18,8 @@ from transformers import AutoConfig
 
 from pipeline.config import Config, load_config
 from pipeline.lm.footprint import Footprint
-from pipeline.stages.plan import Planner, limits
+from pipeline.stages.plan import Planner
+from pipeline.stages.sizes import limits
 
 RECIPES = Path(__file__).parents[1] / "configs" / "recipes"
 ALGORITHMS = ("ppo", "rloo")

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.cli.look import parse_memory
 from pipeline.config import ConfigError, load_config
+from pipeline.lm.footprint import Footprint
 from pipeline.stages import plan as planning
+from pipeline.stages import sizes
 from tests.conftest import Align
 
 TINY = ["model.name=tiny", "model.sha256=null", "logging.progress=false"]
@@ -44,13 +47,26 @@ def test_each_remedy_asks_for_less(at_root: Path, cache: Path) -> None:
 
 def test_the_datas_longest_rows_ask_for_less_than_the_limits(at_root: Path, cache: Path) -> None:
     config = load_config(Path("configs/quickstart.yaml"), [*TINY, f"model.cache_dir={cache}", "sft.max_length=9000"])
-    limits, measured = planning.limits(config), planning.measured(config)
+    limits, measured = sizes.limits(config), sizes.measured(config)
     assert measured.sft < limits.sft == 9000
     assert measured.prompt <= limits.prompt
 
 
+def test_a_pairs_prompt_counts_once_where_it_is_packed() -> None:
+    tokens = {"prompt": np.array([10, 10]), "chosen": np.array([5, 50]), "rejected": np.array([7, 3])}
+    assert sizes.pairs(tokens, 40, packed=False).tolist() == [32, 53]  # 15 + 17, and 60 cut to 40 + 13
+    assert sizes.pairs(tokens, 40, packed=True).tolist() == [22, 43]
+    assert sizes.pairs(tokens, 8, packed=True).tolist() == [8, 8]  # nothing but the prompt is left
+
+
+def test_a_microbatch_is_as_long_as_its_longest_rows_together() -> None:
+    assert sizes.longest(np.array([3, 9, 1, 6]), 2) == 7.5
+    assert sizes.longest(np.array([3, 9]), 8) == 6
+    assert sizes.longest(np.zeros(0), 8) == 0
+
+
 def test_a_model_of_a_billion_parameters_wants_sixteen_gigabytes_to_be_trained_whole() -> None:
-    size = planning.Footprint(10**9, 9 * 10**8, 10**7, 16, 16, 2048, 8192, 2048, 512, 128_000, True)
+    size = Footprint(10**9, 9 * 10**8, 10**7, 16, 16, 2048, 8192, 2048, 512, 128_000, True)
     ways = list(planning.schools(size).values())
     assert ways[0] == 16e9
     assert ways == sorted(ways, reverse=True)

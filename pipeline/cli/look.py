@@ -48,8 +48,9 @@ def plan(
     loaded = load_config(config, overrides or ())
     asked = None if device_memory is None else parse_memory(device_memory)
     from pipeline.stages import plan as planning
+    from pipeline.stages.sizes import footprint, limits, measured
 
-    longest = planning.measured(loaded) if data else planning.limits(loaded)
+    longest = measured(loaded) if data else limits(loaded)
     plans = planning.plan(loaded, longest)
     if as_json:
         typer.echo(json.dumps({one.stage: round(one.peak / 1e6, 1) for one in plans}))
@@ -58,7 +59,7 @@ def plan(
 
         fixes = planning.remedies(loaded, longest)
         limit = planning.available(loaded) if asked is None else asked
-        show_plan(plans, limit=limit, fixes=fixes, ways=planning.schools(planning.footprint(loaded)))
+        show_plan(plans, limit=limit, fixes=fixes, ways=planning.schools(footprint(loaded)))
     if asked is not None and any(one.peak > asked for one in plans):
         raise typer.Exit(1)
 

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 
 from pipeline.config import Config, OptimizerName, parse_config
 from pipeline.lm.footprint import ADAPTER, Footprint
 from pipeline.lm.options import choose_device, choose_dtype
-from pipeline.lm.sources import ModelError, resolve
-from pipeline.stages.doctor import lengths_of, whole
 from pipeline.stages.inputs import reward_section
+from pipeline.stages.sizes import Lengths, footprint, limits
 
 # What is allocated and freed leaves holes: more where sizes vary than in caches of one size. Measured
 # with scripts/bench_plan.py; a GPU's allocator keeps blocks of like sizes together.
@@ -33,18 +31,6 @@ GPU_SCATTER = 1.1
 def libraries() -> float:
     """Bytes that this process holds, which has imported what a stage imports; of the first time it is asked."""
     return float(psutil.Process().memory_info().rss)
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of the longest prompt and the longest whole sequence, by stage; of rows that learn side by side, the mean
-    of the longest."""
-
-    sft: float
-    pair: float  # of a chosen and a rejected answer with their prompt, as often as it is computed
-    prompt: int
-    evaluated: int
-    kept: float = math.inf  # tokens of all training rows of a supervised stage, of which states may be kept
 
 
 @dataclass(frozen=True)
@@ -79,56 +65,6 @@ def plan(config: Config, longest: Lengths | None = None) -> list[StagePlan]:
     dpo = [planner.dpo()] if config.dpo is not None else []
     reward = [planner.reward()] if config.reward is not None else []
     return [planner.sft(), *reward, *dpo, planner.policy(), planner.evaluate()]
-
-
-def footprint(config: Config) -> Footprint:
-    """Of the configured base and adapters."""
-    model = config.model
-    source = resolve(model.name, sha256=model.sha256, cache_dir=model.cache_dir)
-    try:
-        return Footprint.of(
-            source, config.model_dump()["lora"], fast=model.fast, trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ConnectionError) as error:
-        raise ModelError(f"model.name {model.name!r}: its configuration can't be read: {error}") from None
-
-
-def limits(config: Config) -> Lengths:
-    """What the config allows."""
-    new = config.policy.sampling.max_new_tokens
-    prompt = config.policy.max_prompt_length
-    pair = 0 if config.reward is None else 2 * config.reward.max_length
-    return Lengths(config.sft.max_length, pair, prompt, prompt + new)
-
-
-def measured(config: Config) -> Lengths:
-    """What the data's longest rows have, within the limits."""
-    found = lengths_of(config)
-    sft, both = whole(found["sft"]).clip(max=config.sft.max_length), np.zeros(0)
-    pair = 0.0
-    if (cfg := config.reward) is not None:
-        both = pairs(found["reward"], cfg.max_length, packed=footprint(config).fused)
-        pair = longest(both, cfg.microbatch_size)
-    sampling = config.evaluate.sampling or config.policy.sampling
-    return Lengths(
-        longest(sft, config.sft.microbatch_size),
-        pair,
-        min(config.policy.max_prompt_length, int(whole(found["policy"]).max(initial=0))),
-        int(whole(found["evaluate"]).max(initial=0)) + sampling.max_new_tokens,
-        float(max(sft.sum(), both.sum())),
-    )
-
-
-def longest(tokens: np.ndarray, rows: int) -> float:
-    """Mean of the `rows` longest: no microbatch has more tokens than that many times it."""
-    return float(np.sort(tokens)[-rows:].mean()) if len(tokens) else 0.0
-
-
-def pairs(tokens: Mapping[str, np.ndarray], limit: int, *, packed: bool) -> np.ndarray:
-    """Tokens computed for each pair: both answers cut to `limit` with their prompt, which packed pairs share."""
-    answers = [(tokens["prompt"] + tokens[side]).clip(max=limit) for side in ("chosen", "rejected")]
-    shared = np.minimum.reduce([tokens["prompt"], *answers]) if packed else 0
-    return sum(answers) - shared  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
