@@ -23,7 +23,7 @@ from pipeline.stages.sizes import Lengths, footprint, limits
 
 # What is allocated and freed leaves holes: more where sizes vary than in caches of one size. Measured
 # with scripts/bench_plan.py; a GPU's allocator keeps blocks of like sizes together.
-SCATTER = {"training": 1.45, "sampling": 1.05, "judging": 1.05}
+SCATTER = {"training": 1.45, "sampling": 1.15, "judging": 1.15}
 GPU_SCATTER = 1.1
 
 
