@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import LlamaConfig
 
 from pipeline.cli.look import parse_memory
 from pipeline.config import ConfigError, load_config
@@ -33,6 +34,21 @@ def test_the_table_tells_what_to_change(at_root: Path, run_align: Align, cache: 
     code, out, _ = run_align("plan", "configs/smoke.yaml", f"model.cache_dir={cache}", "--device-memory", "64MB")
     assert code == 1
     assert "no" in out
+
+
+def test_whole_models_are_planned_and_told_what_adapters_would_take(
+    at_root: Path, run_align: Align, tmp_path: Path
+) -> None:
+    LlamaConfig(hidden_size=512, intermediate_size=1024, num_hidden_layers=4, vocab_size=8192).save_pretrained(tmp_path)
+    model = ["configs/smoke.yaml", f"model.name={tmp_path}"]
+    code, out, err = run_align("plan", *model, "lora=null")
+    assert code == 0, err
+    shown = " ".join(out.replace("│", " ").replace("┃", " ").split())
+    assert "adapters on the upper half" in shown
+    assert "a 4-bit base" in shown
+    with_adapters = sizes.footprint(load_config(Path(model[0]), [model[1], "lora={}"]))
+    for label, size in list(planning.schools(with_adapters).items())[1:]:  # the first one's label is folded
+        assert f"{label} {size / 1e6:,.0f}" in shown
 
 
 def test_each_remedy_asks_for_less(at_root: Path, cache: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
-from pipeline.config import ConfigError, load_config
+from pipeline.config import ConfigError, LoraSection, load_config
 
 app = typer.Typer()
 
@@ -59,7 +59,8 @@ def plan(
 
         fixes = planning.remedies(loaded, longest)
         limit = planning.available(loaded) if asked is None else asked
-        show_plan(plans, limit=limit, fixes=fixes, ways=planning.schools(footprint(loaded)))
+        adapted = loaded.model_copy(update={"lora": loaded.lora or LoraSection()})
+        show_plan(plans, limit=limit, fixes=fixes, ways=planning.schools(footprint(adapted)))
     if asked is not None and any(one.peak > asked for one in plans):
         raise typer.Exit(1)
 

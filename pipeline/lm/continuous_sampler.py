@@ -10,21 +10,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
-from transformers import ContinuousBatchingConfig, GenerationConfig
+import transformers
+from transformers import GenerationConfig
 
 from pipeline import processes
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.generate import Completions
+from pipeline.lm.generate import Completions, engine_seed
 from pipeline.lm.sources import ModelError
 
-SEEDS = 2**31
 PAGE = 256  # tokens; what every attention kernel takes
 TOKENS = 2048  # most that are computed together
 
 
 class ContinuousSampler:
-    """Draws completions as `lm.generate.generate` does, by `generate_batch` of transformers ≥ 5.
+    """Draws completions as `lm.generate.generate` does, by transformers' `generate_batch`.
 
     Raises:
         ModelError: there are several processes, or transformers is too old or can't page this model's attention.
@@ -33,8 +32,9 @@ class ContinuousSampler:
     def __init__(self, backbone: Backbone) -> None:
         if processes.world() > 1:
             raise ModelError("policy.sampler transformers: works in one process; use own with several")
-        if not hasattr(backbone.base, "generate_batch"):
-            raise ModelError("policy.sampler transformers: needs transformers ≥ 5 with generate_batch; use own")
+        self._batching: Any = getattr(transformers, "ContinuousBatchingConfig", None)
+        if self._batching is None:
+            raise ModelError("policy.sampler transformers: it has no continuous batching in this version; use own")
 
     @torch.no_grad()
     def __call__(
@@ -49,12 +49,11 @@ class ContinuousSampler:
         generator: torch.Generator | None = None,
     ) -> Completions:
         """Sample `group_size` completions for each prompt under `adapter`; see `lm.generate.generate`."""
-        device = backbone.device
-        seed = int(torch.randint(SEEDS, (), generator=generator, device=generator.device if generator else "cpu"))
+        device, seed = backbone.device, engine_seed(generator)
         pages = math.ceil((max(map(len, prompts)) + max_new_tokens) / PAGE) * len(prompts) * group_size
         settings = {
             "generation_config": self._drawing(backbone, group_size, temperature, max_new_tokens),
-            "continuous_batching_config": ContinuousBatchingConfig(
+            "continuous_batching_config": self._batching(
                 page_size=PAGE, num_blocks=pages, max_batch_tokens=TOKENS, return_logprobs=True
             ),
         }
@@ -67,13 +66,8 @@ class ContinuousSampler:
             raise ModelError(f"policy.sampler transformers: {failed or 'completions are missing'}; use own")
         drawn = [list(output.generated_tokens) for output in outputs]
         stops = set(backbone.chat.stop_ids)
-        return Completions(
-            prompts=[list(prompt) for prompt in prompts for _ in range(group_size)],
-            tokens=backbone.pad(drawn),
-            logprobs=pad_sequence([torch.tensor(o.logprobs) for o in outputs], batch_first=True).to(device),
-            lengths=torch.tensor([len(ids) for ids in drawn], device=device),
-            stopped=torch.tensor([ids[-1] in stops for ids in drawn], device=device),
-        )
+        stopped = [ids[-1] in stops for ids in drawn]
+        return Completions.of(backbone, prompts, group_size, drawn, [output.logprobs for output in outputs], stopped)
 
     @staticmethod
     def _drawing(backbone: Backbone, group_size: int, temperature: float, max_new_tokens: int) -> GenerationConfig:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pipeline import processes
 from pipeline.lm.backbone import Backbone
@@ -29,12 +30,38 @@ class Completions:
     lengths: Tensor  # [B]
     stopped: Tensor  # [B] bool: ended with a stop token, not at the limit
 
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        prompts: Sequence[Sequence[int]],
+        group_size: int,
+        drawn: Sequence[list[int]],
+        logprobs: Sequence[Sequence[float]],
+        stopped: Sequence[bool],
+    ) -> "Completions":
+        """What another engine gives as lists, a group's rows side by side."""
+        device = backbone.device
+        return cls(
+            prompts=[list(prompt) for prompt in prompts for _ in range(group_size)],
+            tokens=backbone.pad(drawn),
+            logprobs=pad_sequence([torch.tensor(row) for row in logprobs], batch_first=True).to(device),
+            lengths=torch.tensor([len(ids) for ids in drawn], device=device),
+            stopped=torch.tensor(stopped, device=device),
+        )
+
     def ids(self, row: int) -> list[int]:
         """Token ids of one completion."""
         return self.tokens[row, : int(self.lengths[row])].tolist()  # type: ignore[no-any-return]
 
 
+SEEDS = 2**31
 Sampler = Callable[..., Completions]  # whatever draws completions with the arguments of `generate`
+
+
+def engine_seed(generator: torch.Generator | None) -> int:
+    """A seed for an engine that draws with generators of its own, from ours."""
+    return int(torch.randint(SEEDS, (), generator=generator, device=generator.device if generator else "cpu"))
 
 
 def draw(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:

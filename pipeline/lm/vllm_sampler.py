@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from pipeline import processes
 from pipeline.lm.backbone import Backbone
-from pipeline.lm.generate import Completions
+from pipeline.lm.generate import Completions, engine_seed
 from pipeline.lm.sources import ModelError
 
-SEEDS = 2**31
 RANKS = (8, 16, 32, 64, 128, 256, 512)  # that vLLM has kernels for
 
 
@@ -75,8 +73,7 @@ class VllmSampler:
         generator: torch.Generator | None = None,
     ) -> Completions:
         """Sample `group_size` completions for each prompt under `adapter`; see `lm.generate.generate`."""
-        device = backbone.device
-        seed = int(torch.randint(SEEDS, (), generator=generator, device=generator.device if generator else "cpu"))
+        seed = engine_seed(generator)
         settings = self._vllm.SamplingParams(
             n=group_size,
             temperature=temperature,
@@ -98,13 +95,8 @@ class VllmSampler:
             [step[token].logprob for token, step in zip(ids, row.logprobs, strict=True)]
             for ids, row in zip(drawn, rows, strict=True)
         ]
-        return Completions(
-            prompts=[list(prompt) for prompt in prompts for _ in range(group_size)],
-            tokens=backbone.pad(drawn),
-            logprobs=pad_sequence([torch.tensor(row) for row in logprobs], batch_first=True).to(device),
-            lengths=torch.tensor([len(ids) for ids in drawn], device=device),
-            stopped=torch.tensor([row.finish_reason == "stop" for row in rows], device=device),
-        )
+        stopped = [row.finish_reason == "stop" for row in rows]
+        return Completions.of(backbone, prompts, group_size, drawn, logprobs, stopped)
 
     def _load(self, backbone: Backbone, adapter: str) -> Any:
         """A request for the adapter as it is now. Each has a number of its own, or vLLM would keep the one before."""

@@ -53,22 +53,30 @@ def run_stages(config: Config, stages: Sequence[str], *, force: bool = False) ->
     assert config.run_dir is not None
     run_dir = RunDir(config.run_dir)
     run_dir.create(dump_config(config))
+    looked = False
     with processes.joined(config.model.device), stopping():
         for stage in stages:
             mark, done = processes.told(lambda stage=stage: _standing(config, run_dir, stage, force))  # type: ignore[misc]
             if done:
                 say(f"{stage}: done already, unchanged; skipped", visible=config.logging.progress)
                 continue
-            if "policy" in stages:
-                check_terms(config)
-            if "evaluate" in stages:
-                check_judges(config)
-                check_systems(config)
+            if not looked:
+                _look_ahead(config, stages)
+                looked = True
             for need in needs_of(config, stage):
                 gates.require(need, run_dir.require(need).metrics, config.gates.skip)
             run_stage(config, run_dir, stage, mark, resume=not force)
             processes.wait()  # for its result
     return run_dir
+
+
+def _look_ahead(config: Config, stages: Sequence[str]) -> None:
+    """What later stages need from elsewhere, before hours are spent on earlier ones."""
+    if "policy" in stages:
+        check_terms(config)
+    if "evaluate" in stages:
+        check_judges(config)
+        check_systems(config)
 
 
 def _standing(config: Config, run_dir: RunDir, stage: str, force: bool) -> tuple[str, bool]:

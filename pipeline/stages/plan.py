@@ -190,7 +190,7 @@ REMEDIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("half the microbatch", {}),
     ("gradient checkpointing", {"model": {"gradient_checkpointing": True}}),
     ("adapters on the upper half", {"lora": {"layers": "upper"}}),
-    ("a 4-bit base", {"model": {"quantization": "4bit"}}),
+    ("a 4-bit base", {"model": {"quantization": "4bit"}, "lora": {}}),  # which carries adapters
 )
 
 
@@ -207,7 +207,7 @@ def remedies(config: Config, longest: Lengths | None = None) -> dict[str, float]
 
 def _changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
     dumped = config.model_dump()
-    return parse_config({**dumped, **{name: {**dumped[name], **change} for name, change in changes.items()}})
+    return parse_config({**dumped, **{name: {**(dumped[name] or {}), **change} for name, change in changes.items()}})
 
 
 def _halved(config: Config) -> Config:

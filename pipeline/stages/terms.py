@@ -150,7 +150,7 @@ def _adapter_folder(config: Config, name: str, term: RewardTerm) -> Path | None:
                 f"{_place(name, term)} has another model or lora section, so its adapter doesn't fit on this base"
             )
         folder = run_dir.artifact("reward", "reward")
-    elif not (folder / "adapter_config.json").is_file():
+    elif not any((folder / file).is_file() for file in ("adapter_config.json", HEAD_FILE)):
         return None
     if not (folder / HEAD_FILE).is_file():
         raise RewardError(f"{_place(name, term)} has no {HEAD_FILE}: it is no reward model's folder")

@@ -1,8 +1,6 @@
 """What every rollout engine promises: ours, transformers' continuous batching, and vLLM (a fake where it isn't)."""
 
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from pipeline.lm.sources import ModelError
 from pipeline.lm.vllm_sampler import VllmSampler
 
 from .builders import fill, noisy, tiny
-from .test_vllm_sampler import FakeEngine, Request
+from .test_vllm_sampler import FakeEngine, faked
 
 PROMPTS = [[5, 6, 7], [8, 9]]
 
@@ -30,13 +28,7 @@ def engine(request: pytest.FixtureRequest, cache: Path, monkeypatch: pytest.Monk
     if request.param == "transformers":
         return backbone, ContinuousSampler(backbone)
     FakeEngine.twin = tiny(cache)
-    vllm: Any = ModuleType("vllm")
-    vllm.LLM, vllm.SamplingParams = FakeEngine, SimpleNamespace
-    lora: Any = ModuleType("vllm.lora.request")
-    lora.LoRARequest = Request
-    for name, module in {"vllm": vllm, "vllm.lora": ModuleType("vllm.lora"), "vllm.lora.request": lora}.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return backbone, VllmSampler(backbone, memory=0.3, max_length=64)
+    return backbone, faked(backbone, monkeypatch)
 
 
 def draw(engine: tuple[Backbone, Sampler], seed: int, adapter: str | None = "policy", **options: Any) -> Completions:

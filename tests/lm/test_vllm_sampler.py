@@ -70,19 +70,24 @@ class FakeEngine:
         return outputs
 
 
-@pytest.fixture
-def sampler(cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Backbone, VllmSampler]:
-    backbone, FakeEngine.twin = tiny(cache), tiny(cache)
-    torch.manual_seed(0)
-    backbone.roles.add("policy")
-    disturb(backbone)
+def faked(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> VllmSampler:
+    """A sampler whose vLLM is the fake."""
     vllm: Any = ModuleType("vllm")
     vllm.LLM, vllm.SamplingParams = FakeEngine, SimpleNamespace
     request: Any = ModuleType("vllm.lora.request")
     request.LoRARequest = Request
     for name, module in {"vllm": vllm, "vllm.lora": ModuleType("vllm.lora"), "vllm.lora.request": request}.items():
         monkeypatch.setitem(sys.modules, name, module)
-    return backbone, VllmSampler(backbone, memory=0.3, max_length=64)
+    return VllmSampler(backbone, memory=0.3, max_length=64)
+
+
+@pytest.fixture
+def sampler(cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Backbone, VllmSampler]:
+    backbone, FakeEngine.twin = tiny(cache), tiny(cache)
+    torch.manual_seed(0)
+    backbone.roles.add("policy")
+    disturb(backbone)
+    return backbone, faked(backbone, monkeypatch)
 
 
 def disturb(backbone: Backbone) -> None:
