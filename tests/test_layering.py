@@ -29,6 +29,7 @@ OWN = (
     "evaluation",
     "report",
     "deploy",
+    "collect",
     "starter",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "tokenizers", "safetensors"}
@@ -66,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "processes",
     },
     "report": {"rundir", "atomic", "gates"},
+    "collect": {"config", "rundir", "atomic", "progress", "data", "lm", "evaluation", "stages"},
     "chat": {"config", "rundir", "lm", "stages"},
     "deploy": {"config", "rundir", "atomic", "progress", "lm", "stages", "report"},
     "selftest": {"config", "rundir", "progress", "rl", "lm", "stages"},
@@ -82,6 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "selftest",
         "terminal",
         "deploy",
+        "collect",
         "starter",
         "processes",
     },
@@ -100,6 +103,7 @@ NEVER: dict[str, set[str]] = {
     "cli": HEAVY,
     "lm": {"gymnasium", "trl", "accelerate"},
     "evaluation": {"gymnasium", "trl", "accelerate"},
+    "collect": HEAVY,
     "agents": {"transformers", "peft", "trl", "bitsandbytes"},
 }
 STANDARD_FOR_RL = {"torch"}

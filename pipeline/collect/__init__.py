@@ -1,0 +1,1 @@
+"""People compare answers: a page on loopback, their labels, what they agree on, what to ask next."""
