@@ -40,7 +40,8 @@ def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     from pipeline.data.schema import Preference
     from pipeline.evaluation.reward_card import accuracy
     from pipeline.stages.inputs import EncodedPair, load_backbone
-    from pipeline.stages.reward import score_pairs, train
+    from pipeline.stages.reward import train
+    from pipeline.stages.scored_pairs import score_pairs
 
     row = Preference(prompt=(), chosen="", rejected="", margin=0.0, meta={}, where="")
     rows, test = ([EncodedPair(*pair, 0, 0.0, row) for pair in pairs[name]] for name in ("train", "test"))

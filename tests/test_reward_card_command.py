@@ -10,7 +10,7 @@ import torch
 
 from pipeline.lm.reward import RewardModel
 from pipeline.rundir import RunDir
-from pipeline.stages.reward import batch_error
+from pipeline.stages.scored_pairs import batch_error
 from tests.conftest import Align
 from tests.lm.builders import noisy, tiny
 from tests.test_pipeline import align

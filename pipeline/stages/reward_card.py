@@ -20,7 +20,8 @@ from pipeline.rundir import RunDir
 from pipeline.stages.best_of_n import curves
 from pipeline.stages.chain import stage_fingerprint
 from pipeline.stages.inputs import EncodedPair, Source, encode_pairs, load_backbone, open_run, read, reward_section
-from pipeline.stages.reward import COMPARED, batch_error, score_pairs, scored_pairs, split_pairs, trained_prompts
+from pipeline.stages.reward import split_pairs, trained_prompts
+from pipeline.stages.scored_pairs import COMPARED, batch_error, score_pairs, scored_pairs
 
 SUBSETS = ("subset", "category", "failure")  # columns that name a part of the data, the most usual first
 SHOWN = 10  # of the hardest errors
