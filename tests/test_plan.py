@@ -100,3 +100,22 @@ def test_sizes_are_read(text: str, size: float) -> None:
 def test_no_size_is_one_sentence(text: str) -> None:
     with pytest.raises(ConfigError, match="24GiB"):
         parse_memory(text)
+
+
+def test_a_judge_with_a_model_of_its_own_is_a_phase_of_the_evaluation(
+    at_root: Path, cache: Path, tmp_path: Path
+) -> None:
+    """8 layers of 512 are 25 times the tiny base: while such a judge is asked, the evaluation is at its largest."""
+    LlamaConfig(hidden_size=512, intermediate_size=1024, num_hidden_layers=8, vocab_size=8192).save_pretrained(tmp_path)
+    base = [*TINY, f"model.cache_dir={cache}"]
+    without = load_config(Path("configs/smoke.yaml"), base)
+    judges = (
+        f"evaluate.judges={{own: {{kind: llm_local}}, large: {{kind: llm_local, model: {tmp_path}, batch_size: 2}}}}"
+    )
+    with_judges = load_config(Path("configs/smoke.yaml"), [*base, judges])
+    assert set(sizes.judges(with_judges)) == {"large"}  # the run's own base is there already
+    before, after = planning.plan(without)[-1], planning.plan(with_judges)[-1]
+    assert after.largest == "judging by large"
+    weights = sizes.judges(with_judges)["large"][0].parameters * 4
+    assert after.phases["judging by large"]["its model"] == weights
+    assert weights < after.peak - sum(before.stays.values()) < 2 * weights

@@ -19,7 +19,7 @@ from pipeline.config import Config, OptimizerName, parse_config
 from pipeline.lm.footprint import ADAPTER, Footprint
 from pipeline.lm.options import choose_device, choose_dtype
 from pipeline.stages.inputs import reward_section
-from pipeline.stages.sizes import Lengths, footprint, limits
+from pipeline.stages.sizes import Lengths, footprint, judges, limits
 
 # What is allocated and freed leaves holes: more where sizes vary than in caches of one size. Measured
 # with scripts/bench_plan.py; a GPU's allocator keeps blocks of like sizes together.
@@ -53,7 +53,7 @@ class StagePlan:
         return max(self.phases, key=self._at_work)
 
     def _at_work(self, phase: str) -> float:
-        return (GPU_SCATTER if self.gpu else SCATTER[phase]) * sum(self.phases[phase].values())
+        return (GPU_SCATTER if self.gpu else SCATTER[phase.split()[0]]) * sum(self.phases[phase].values())
 
 
 def plan(config: Config, longest: Lengths | None = None) -> list[StagePlan]:
@@ -61,7 +61,7 @@ def plan(config: Config, longest: Lengths | None = None) -> list[StagePlan]:
     size = footprint(config)
     device = choose_device(config.model.device)
     width = choose_dtype(config.model.dtype, device).itemsize
-    planner = Planner(config, size, width, device.type != "cpu", longest or limits(config))
+    planner = Planner(config, size, judges(config), width, device.type != "cpu", longest or limits(config))
     dpo = [planner.dpo()] if config.dpo is not None else []
     reward = [planner.reward()] if config.reward is not None else []
     return [planner.sft(), *reward, *dpo, planner.policy(), planner.evaluate()]
@@ -73,6 +73,7 @@ class Planner:
 
     config: Config
     size: Footprint
+    judges: Mapping[str, tuple[Footprint, int]]
     width: int
     gpu: bool
     longest: Lengths
@@ -142,9 +143,18 @@ class Planner:
             {
                 "sampling": self._sampling(cfg.batch_size, cfg.batch_size, prompt, sampling.max_new_tokens),
                 "judging": {"activations": self.size.passing(cfg.batch_size // 2 * self.longest.evaluated, self.width)},
+                **{f"judging by {name}": self._judging(name) for name in self.judges},
             },
             self.gpu,
         )
+
+    def _judging(self, name: str) -> dict[str, float]:
+        """A model of a judge's own, which reads a prompt with both answers."""
+        size, rows = self.judges[name]
+        return {
+            "its model": size.base(self.width, "none"),
+            "activations": size.passing(rows * 2 * self.longest.evaluated, self.width),
+        }
 
     def _stays(self, *, roles: int, learns: float, remembers: bool) -> dict[str, float]:
         role = self.size.role(self.width)

@@ -3,25 +3,47 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.config import Config
+from pipeline.config import Config, LocalLlmJudgeConfig, ModelConfig, RewardModelJudgeConfig
 from pipeline.lm.footprint import Footprint
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.stages.doctor import lengths_of, whole
+from pipeline.stages.inputs import open_run, same_base
 
 
 def footprint(config: Config) -> Footprint:
     """Of the configured base and adapters."""
-    model = config.model
+    return _footprint(config.model, config.model_dump()["lora"], "model.name")
+
+
+def judges(config: Config) -> dict[str, tuple[Footprint, int]]:
+    """Of the judges that bring a model of their own, by name, and the rows that they read at once. One of them is in
+    memory at a time, while it is asked."""
+    found = {}
+    for name, judge in config.evaluate.judges.items():
+        key = f"evaluate.judges.{name}"
+        if isinstance(judge, RewardModelJudgeConfig) and judge.run is not None:
+            other, _ = open_run(Path(judge.run))
+            if not same_base(other, config):
+                size = _footprint(other.model, other.model_dump()["lora"], f"{key}: the run's model.name")
+                found[name] = size, judge.batch_size
+        elif isinstance(judge, RewardModelJudgeConfig | LocalLlmJudgeConfig) and judge.model is not None:
+            sha256 = judge.sha256 if isinstance(judge, LocalLlmJudgeConfig) else None
+            model = config.model.model_copy(update={"name": judge.model, "sha256": sha256})
+            found[name] = _footprint(model, None, f"{key}.model"), judge.batch_size
+    return found
+
+
+def _footprint(model: ModelConfig, lora: Mapping[str, Any] | None, key: str) -> Footprint:
     source = resolve(model.name, sha256=model.sha256, cache_dir=model.cache_dir)
     try:
-        return Footprint.of(
-            source, config.model_dump()["lora"], fast=model.fast, trust_remote_code=model.trust_remote_code
-        )
+        return Footprint.of(source, lora, fast=model.fast, trust_remote_code=model.trust_remote_code)
     except (OSError, ConnectionError) as error:
-        raise ModelError(f"model.name {model.name!r}: its configuration can't be read: {error}") from None
+        raise ModelError(f"{key} {model.name!r}: its configuration can't be read: {error}") from None
 
 
 @dataclass(frozen=True)
