@@ -9,7 +9,7 @@ loss on test pairs (`reward.test`), trained tokens a second (reference passes in
 import tempfile
 from typing import Any
 
-from beside.turns import compare, timed
+from beside.turns import both_halves, compare, timed
 
 from pipeline.config import Config
 
@@ -106,6 +106,6 @@ if __name__ == "__main__":
         __doc__,
         SETTINGS,
         encode,
-        {"ours": ([], ours), "ours, upper half": (["lora.layers=upper"], ours), "trl": ([], trl)},
+        both_halves(ours, trl),
         {"loss": lambda run: f"{run['loss']:.4f}"},
     )

@@ -9,7 +9,7 @@ by prompt (`reward.test`). Printed: accuracy with Wilson's interval, trained tok
 import tempfile
 from typing import Any
 
-from beside.turns import compare, timed
+from beside.turns import both_halves, compare, timed
 
 from pipeline.config import Config
 
@@ -88,7 +88,7 @@ if __name__ == "__main__":
         __doc__,
         SETTINGS,
         encode,
-        {"ours": ([], ours), "ours, upper half": (["lora.layers=upper"], ours), "trl": ([], trl)},
+        both_halves(ours, trl),
         {
             "accuracy": lambda run: f"{run['accuracy']:.3f}",
             "95 %": lambda run: f"[{run['accuracy_low']:.3f}, {run['accuracy_high']:.3f}]",

@@ -9,7 +9,7 @@ a second (prompt and answer, each once an epoch), peak memory.
 import tempfile
 from typing import Any
 
-from beside.turns import compare, timed
+from beside.turns import both_halves, compare, timed
 
 from pipeline.config import Config
 
@@ -98,6 +98,6 @@ if __name__ == "__main__":
         __doc__,
         SETTINGS,
         encode,
-        {"ours": ([], ours), "ours, upper half": (["lora.layers=upper"], ours), "trl": ([], trl)},
+        both_halves(ours, trl),
         {"held-out loss": lambda run: f"{run['loss']:.3f}"},
     )

@@ -96,6 +96,16 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
     assert contents(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
+def test_whole_models_end_with_the_same_bits_too(cache: Path, tmp_path: Path) -> None:
+    """With `lora: null` a checkpoint holds every weight of what learns."""
+    settings = ("lora=null", "policy.steps=3", "sft.learning_rate=1e-3", "evaluate.data.limit=4")
+    assert killed(0, arguments(tmp_path / "whole", cache, *settings)) == []
+    points = killed(1, arguments(tmp_path / "killed", cache, *settings))
+    assert {point.partition(",")[0] for point in points} >= {"sft", "reward", "policy"}
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
 @pytest.fixture
 def halfway(whole: dict[str, Any], first: Path, tmp_path: Path) -> Path:
     """A run folder whose next stage is the policy's."""

@@ -78,8 +78,11 @@ def base(config: Config) -> tuple[str, dict[str, Any], Any]:
     return folder, {"dtype": dtype}, tokenizer
 
 
-def lora(config: Config, task: str) -> LoraConfig:
+def lora(config: Config, task: str) -> LoraConfig | None:
+    """The adapter's shape as PEFT has it; None = every weight learns."""
     shape = config.lora
+    if shape is None:
+        return None
     return LoraConfig(r=shape.r, lora_alpha=shape.alpha, target_modules=shape.targets, task_type=task)
 
 
@@ -141,7 +144,9 @@ def ppo(config: Config, prompts: list[list[int]], stop: int | None, beat: Beat, 
     folder, load, tokenizer = base(config)
     policy = AutoModelForCausalLM.from_pretrained(folder, **load)
     value = scorer(folder, load, tokenizer)
-    inject_adapter_in_model(lora(config, "SEQ_CLS"), value)
+    if (shape := lora(config, "SEQ_CLS")) is None:
+        raise SystemExit("this comparison is of adapters: give lora a section")
+    inject_adapter_in_model(shape, value)
     value.score.requires_grad_(True)
     arguments = PPOConfig(
         **common(config, scratch, cfg.learning_rate, "constant"),

@@ -24,6 +24,11 @@ WIDTH = 150  # columns that the widest table needs
 Side = Callable[[Config, dict[str, list[Any]]], dict[str, Any]]
 
 
+def both_halves(ours: Side, theirs: Side) -> dict[str, tuple[list[str], Side]]:
+    """The sides of `compare`: ours with adapters on all layers, and on the upper half only, and theirs."""
+    return {"ours": ([], ours), "ours, upper half": (["lora.layers=upper"], ours), "trl": ([], theirs)}
+
+
 def compare(
     doc: str | None,
     overrides: list[str],
