@@ -21,7 +21,7 @@ from pipeline.deploy.errors import DeployError
 from pipeline.deploy.fidelity import Fidelity, Reference, compare, reference, require
 from pipeline.lm.chat import CONTRACT, ChatFormat
 from pipeline.lm.generate import give_back
-from pipeline.lm.merging import merge, stored_dtype
+from pipeline.lm.merging import merge, save, stored_dtype
 from pipeline.lm.options import choose_device, choose_dtype, load_chat
 from pipeline.lm.sources import resolve
 from pipeline.progress import say
@@ -212,7 +212,7 @@ def _write_merged(config: Config, adapter: Path, target: Path, dtype: str) -> st
     )
     chat = load_chat(source, template=cfg.chat_template, trust_remote_code=trust)
     model.generation_config = generation(config, chat)
-    model.save_pretrained(target)
+    save(model, target)
     chat.tokenizer.save_pretrained(target)
     return str(stored).removeprefix("torch.")
 

@@ -1,5 +1,6 @@
 """A base with one adapter merged into its weights: an ordinary model that needs neither PEFT nor this project."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,24 @@ def merge(
         base = base.dequantize(dtype=torch.float32)
     merged: Any = PeftModel.from_pretrained(base.float(), str(adapter)).merge_and_unload()
     return merged.to(dtype)
+
+
+def save(model: Any, folder: Path) -> None:
+    """An ordinary folder that older readers understand, too.
+
+    transformers 5 says as `rope_parameters` how fast rotary positions turn. What was written before it (llama.cpp's
+    converter, say) looks for `rope_theta` and `rope_scaling`, and takes 10,000 in silence where they aren't.
+    """
+    model.save_pretrained(folder)
+    file = folder / "config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    rotary = dict(settings.get("rope_parameters") or {})
+    if "rope_theta" not in rotary:  # none, or a kind of its own for each kind of layer
+        return
+    settings["rope_theta"] = rotary.pop("rope_theta")
+    if rotary.get("rope_type", "default") != "default":
+        settings["rope_scaling"] = rotary
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @torch.no_grad()
