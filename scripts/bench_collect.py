@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from pipeline.collect.annotators import Doors
 from pipeline.collect.app import COOKIE, home_of
@@ -68,7 +69,8 @@ def main() -> None:
         return
     print(
         f"{found['answers']} answers of {found['annotators']} annotators in {found['seconds']} s, {found['rate']}/s: "
-        f"p50 {found['p50_ms']} ms, p99 {found['p99_ms']} ms, max {found['max_ms']} ms, {found['lost']} lost"
+        f"p50 {found['p50_ms']} ms, p99 {found['p99_ms']} ms, max {found['max_ms']} ms, {found['lost']} lost; "
+        f"{found['server_cpu_ms']} ms of processor each, load {found['load']} on {found['cores']} cores"
     )
 
 
@@ -82,10 +84,12 @@ def measure(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     assert server.stdout is not None
     try:
         port = int(server.stdout.readline())
-        measured = Measured()
+        measured, process = Measured(), psutil.Process(server.pid)
+        before = sum(process.cpu_times()[:2])
         start = time.perf_counter()
         asyncio.run(crowd(port, names, arguments.rate, arguments.seconds, measured))
         took = time.perf_counter() - start
+        spent = sum(process.cpu_times()[:2]) - before
     finally:
         os.kill(server.pid, signal.SIGKILL)
         server.wait()
@@ -99,6 +103,9 @@ def measure(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "p50_ms": round(float(np.percentile(waits, 50)), 1),
         "p99_ms": round(float(np.percentile(waits, 99)), 1),
         "max_ms": round(float(waits.max()), 1),
+        "server_cpu_ms": round(1000 * spent / len(waits), 2),  # an answer, joining among it
+        "load": round(os.getloadavg()[0], 1),
+        "cores": os.cpu_count(),
         "still_waiting": measured.unanswered,
         "lost": len(set(measured.acknowledged) - kept),
     }

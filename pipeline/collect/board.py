@@ -11,6 +11,7 @@ from typing import Literal
 
 from pipeline.collect.asking import Asking
 from pipeline.collect.errors import CollectError
+from pipeline.collect.leases import Leases
 from pipeline.collect.records import Label, Pair, Side, Verdict
 from pipeline.collect.store import ADJUDICATOR, Store, View, now
 
@@ -94,16 +95,16 @@ class Board:
         """Everything as the store has it."""
         self.people = {name: Person() for name in self.plan.annotators}
         self.given = dict.fromkeys(self.pairs, 0)  # answers that count, skips don't
-        self.leases: dict[str, View] = {}  # by view
-        self._since_order = 0
+        self.leases = Leases()
+        self.open: dict[str, None] = {}  # pairs with too few answers, the next one first
+        self.full: set[str] = set()  # those of them with enough answers once all screens are answered
         self.labels = {(label.pair.id, label.annotator): label for label in self.store.labels()}
         for label in self.labels.values():
             self._count(label, 1)
             if label.annotator in self.people:
                 self.people[label.annotator].seconds.append(label.seconds)
         for view in self.store.views(since=_before(LEASE), answered=False):
-            self._drop(view.annotator, view.tab)  # a tab shows its latest only
-            self.leases[view.id] = view
+            self.leases.take(view)
         self._reorder()
 
     def pair(self, id: str) -> Pair:
@@ -114,59 +115,53 @@ class Board:
 
     def next(self, annotator: str, tab: str) -> View | None:
         """What to show in a tab: what it showed already, else the next pair, recorded as a view; None = all done."""
-        self._expire()
-        for view in self.leases.values():
-            if (view.annotator, view.tab) == (annotator, tab):
-                return view
+        self._settle_places(self.leases.expire(_before(LEASE)))
+        shown = self.leases.of_tab(annotator, tab)
+        if shown is not None:
+            return shown
         chosen = self._choose(annotator)
-        return None if chosen is None else self._show(chosen, annotator, tab, self._side())
+        return None if chosen is None else self._show(chosen, annotator, tab, "a" if secrets.randbelow(2) else "b")
 
     def _choose(self, annotator: str) -> str | None:
-        mine = self.people[annotator].verdicts
-        shown = {view.pair for view in self.leases.values() if view.annotator == annotator}
-        checks = [id for id in self.checks if id not in mine and id not in shown]
+        mine, held = self.people[annotator].verdicts, set(self.leases.held_by(annotator))
         turn = random.Random(f"checks {self.plan.seed} {annotator} {len(mine)}").random()
-        if checks and turn < self.plan.check_rate:
-            return checks[0]
-        others: dict[str, int] = {}
-        for view in self.leases.values():
-            if view.annotator != annotator:
-                others[view.pair] = others.get(view.pair, 0) + 1
+        if turn < self.plan.check_rate:
+            for id in self.checks:
+                if id not in mine and id not in held:
+                    return id
         for id in self.open:
-            if id not in mine and id not in shown and self.given[id] + others.get(id, 0) < self._wanted(id):
+            if id not in self.full and id not in mine and id not in held:
                 return id
         return None
 
     def _show(self, pair: str, annotator: str, tab: str, first: Side) -> View:
         view = View(secrets.token_urlsafe(12), pair, annotator, tab, first, now())
         self.store.add_view(view)
-        self._drop(annotator, tab)
-        self.leases[view.id] = view
+        self._settle_places(self.leases.take(view))
         return view
-
-    def _side(self) -> Side:
-        return "a" if secrets.randbelow(2) else "b"
 
     def _wanted(self, id: str) -> int:
         return len(self.plan.annotators) if id in self.shared else 1
 
-    def _drop(self, annotator: str, tab: str) -> None:
-        for view in list(self.leases.values()):
-            if (view.annotator, view.tab) == (annotator, tab):
-                del self.leases[view.id]
-
-    def _expire(self) -> None:
-        oldest = _before(LEASE)
-        for view in list(self.leases.values()):
-            if view.at >= oldest:
-                break  # they stand in order of time
-            del self.leases[view.id]
+    def _settle_places(self, changed: Iterable[str]) -> None:
+        """Whether pairs whose answers or leases changed are still open, and full."""
+        for id in changed:
+            if id not in self.pairs:
+                continue
+            missing = self._wanted(id) - self.given[id]
+            if missing <= 0:
+                self.open.pop(id, None)
+            elif id not in self.open:
+                self.open = {id: None, **self.open}  # taken back: the next one
+            (self.full.add if 0 < missing <= self.leases.holders(id) else self.full.discard)(id)
 
     def _reorder(self) -> None:
         plain = list(self.pairs.values())
         told = [label for label in self.labels.values() if label.pair.expected is None]
         order = [id for id in dict.fromkeys([*self._asking(plain, told), *self.pairs]) if id in self.pairs]
         self.open = {id: None for id in order if self.given[id] < self._wanted(id)}
+        self.full = set()
+        self._settle_places(self.pairs)
         self._since_order = 0
 
     # ---- answering ------------------------------------------------------------------------------------------
@@ -187,7 +182,7 @@ class Board:
         Raises:
             Refused: no such view of this annotator.
         """
-        view = self.leases.get(view_id) or self.store.view(view_id)
+        view = self.store.view(view_id)
         if view is None or view.annotator != annotator or not (view.pair in self.pairs or view.pair in self.checks):
             raise Refused("this question isn't open any more")
         if self.store.answered(view_id):
@@ -198,7 +193,8 @@ class Board:
         strength = strength if verdict in ("a", "b") else None
         label = Label(pair, annotator, verdict, view.first, spent, at, strength, tuple(reasons))
         self.store.add_label(label, view_id)
-        self.leases.pop(view_id, None)
+        if self.leases.of_tab(annotator, view.tab) == view:
+            self._settle_places(self.leases.drop(view))
         self._replace(pair.id, annotator, label)
         self.people[annotator].seconds.append(spent)
 
@@ -235,13 +231,10 @@ class Board:
         if label is not None:
             self.labels[pair, annotator] = label
             self._count(label, 1)
+        self._settle_places([pair])
         self._since_order += 1
-        if self._since_order >= REORDER_EVERY:
+        if self._since_order >= max(REORDER_EVERY, len(self.pairs) // 20):
             self._reorder()
-        if pair in self.pairs and self.given[pair] >= self._wanted(pair):
-            self.open.pop(pair, None)
-        elif pair in self.pairs and pair not in self.open:
-            self.open = {pair: None, **self.open}
 
     def _count(self, label: Label, by: int) -> None:
         if label.pair.id in self.given and label.verdict != "skip" and label.annotator != ADJUDICATOR:
@@ -256,21 +249,14 @@ class Board:
         """How far they are."""
         person = self.people[annotator]
         mine = [id for id in person.verdicts if id in self.pairs or id in self.checks]
-        checks = sum(id not in person.verdicts for id in self.checks) if self.plan.check_rate else 0
-        left = len(self.open) - sum(id in self.open for id in mine) - self._elsewhere(annotator)
-        # A planted pair comes about once in 1/rate questions, so most may never come.
-        left += min(checks, round(max(0, left) * self.plan.check_rate / max(1e-9, 1 - self.plan.check_rate)))
+        elsewhere = len(self.full) - sum(id in self.full for id in {*mine, *self.leases.held_by(annotator)})
+        left = max(0, len(self.open) - sum(id in self.open for id in mine) - elsewhere)
+        rate = self.plan.check_rate
+        if rate and self.checks:  # one question in 1/rate, so some may never come
+            unseen = sum(id not in person.verdicts for id in self.checks)
+            left += unseen if rate == 1 else min(unseen, round(left * rate / (1 - rate)))
         recent = person.seconds[-RECENT:]
-        return Progress(len(mine), max(0, left), median(recent) if recent else None)
-
-    def _elsewhere(self, annotator: str) -> int:
-        """Open pairs that are on others' screens and will be enough there."""
-        others: dict[str, int] = {}
-        for view in self.leases.values():
-            if view.annotator != annotator and view.pair in self.open:
-                others[view.pair] = others.get(view.pair, 0) + 1
-        mine = self.people[annotator].verdicts
-        return sum(id not in mine and self.given[id] + count >= self._wanted(id) for id, count in others.items())
+        return Progress(len(mine), left, median(recent) if recent else None)
 
 
 def _before(span: timedelta) -> str:

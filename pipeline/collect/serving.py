@@ -82,7 +82,13 @@ class Sitting:
         import uvicorn
 
         config = uvicorn.Config(
-            self.app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off"
+            self.app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="off",
+            timeout_keep_alive=75,  # seconds; reading two answers takes a while
         )
         try:
             uvicorn.Server(config).run(sockets=[self._socket])

@@ -135,37 +135,44 @@ def test_two_tabs_show_different_pairs_even_when_one_is_a_copy(serve: Serve, vis
     assert len({label.pair.id for label in server.labels()}) == len(server.labels()) == 4
 
 
-HOSTILE = {
-    "script": "</script><script>window.hit = 1</script>",
-    "handler": '<img src=x onerror="window.hit = 1"><svg onload="window.hit = 1">',
-    "template": "{{ 7 * 7 }} ${window.hit = 1} <b>bold</b> &lt;",
-    "turned": "safe \u202egnp.exe\u202c \u2066inside",
-    "long": "w" * 20_000,
-    "lines": "one\n\n\ttwo   three",
-}
+HOSTILE = (
+    "</script><script>window.hit = 1</script>",
+    '<img src=x onerror="window.hit = 1"><svg onload="window.hit = 1">',
+    "{{ 7 * 7 }} ${window.hit = 1} <b>bold</b> &lt;",
+    "safe \u202egnp.exe\u202c \u2066inside",
+    "w" * 20_000,
+    "one\n\n\ttwo   three",
+)
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_is_text(kind: str, tmp_path: Path, serve: Serve, visit: Callable[..., Person]) -> None:
-    text = HOSTILE[kind]
-    write_outputs(tmp_path / "one.json", [Output(text, text, text)])
-    write_outputs(tmp_path / "other.json", [Output(text, "Harmless.", "other")])
+def test_hostile_text_is_text(tmp_path: Path, serve: Serve, visit: Callable[..., Person]) -> None:
+    """As an answer, and as the question that it answers."""
+    write_outputs(tmp_path / "one.json", [Output(text, text, "one") for text in HOSTILE])
+    write_outputs(tmp_path / "other.json", [Output(text, "Harmless.", "other") for text in HOSTILE])
     server = serve("--outputs", str(tmp_path / "one.json"), "--against", str(tmp_path / "other.json"))
     anna = visit(server.addresses["annotator"], width=390)
-    assert anna.page.evaluate("window.hit") is None
-    assert anna.page.evaluate("document.documentElement.scrollWidth") == 390
-    assert anna.page.evaluate("document.querySelectorAll('.said :not(.sign)').length") == 0
-    read = anna.page.evaluate("[...document.querySelectorAll('.answer .said')].map((place) => place.textContent)")
-    told = text.replace("\u202e", "U+202E").replace("\u202c", "U+202C").replace("\u2066", "U+2066")
-    assert sorted(read) == sorted([told, "Harmless."])
-    anna.press("1")
-    assert server.labels()[0].pair.a.text == text  # kept as it was
+    seen = []
+    while not anna.finished():
+        assert anna.page.evaluate("window.hit") is None
+        assert anna.page.evaluate("document.documentElement.scrollWidth") == 390
+        assert anna.page.evaluate("document.querySelectorAll('.said :not(.sign)').length") == 0
+        read = anna.page.evaluate("[...document.querySelectorAll('.said')].map((place) => place.textContent)")
+        assert "Harmless." in read[1:]
+        seen.append(read[0])
+        assert seen[-1] in read[1:]
+        anna.press("1")
+    told = [
+        text.replace("\u202e", "U+202E").replace("\u202c", "U+202C").replace("\u2066", "U+2066") for text in HOSTILE
+    ]
+    assert sorted(seen) == sorted(told)
+    assert {label.pair.a.text for label in server.labels()} == set(HOSTILE)  # kept as they were
     assert anna.complaints == []
 
 
 def test_a_foreign_page_can_do_nothing(tmp_path: Path, serve: Serve, visit: Callable[..., Person]) -> None:
     server = serve(prompts=3)
     anna = visit(server.addresses["annotator"])
+    anna.press("1")
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "index.html").write_text("<iframe id=frame></iframe>")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "evil"))
@@ -184,19 +191,20 @@ def test_a_foreign_page_can_do_nothing(tmp_path: Path, serve: Serve, visit: Call
           }
           return seen;
         }"""
-        statuses = []
-        page.on("response", lambda response: statuses.append((response.request.method, response.status)))
         assert page.evaluate(attack, server.base) == ["refused"] * 4
-        assert {status for method, status in statuses if method == "POST"} == {403}
         page.evaluate("(target) => { frame.src = `${target}/a/annotator/` }", server.base)
         page.wait_for_timeout(500)
         framed = [frame.url for frame in page.frames if frame is not page.main_frame]
         assert framed == ["chrome-error://chromewebdata/"]
+        form = f"<form method=post enctype=text/plain action={server.base}/a/annotator/undo><button>"
+        page.set_content(form)  # another port of the same host is the same site, so the cookie goes along
+        with page.expect_navigation() as navigation:
+            page.click("button")
+        assert navigation.value.status == 403
+        assert "align_collect=" in navigation.value.request.all_headers()["cookie"]
         elsewhere.shutdown()
-    assert server.labels() == []
-    assert {view.tab for view in Store(labels_path(server.run)).views()} != {"evil"}
-    anna.press("1")
-    assert len(server.labels()) == 1
+    assert len(server.labels()) == 1  # hers, not undone
+    assert "evil" not in {view.tab for view in Store(labels_path(server.run)).views()}
 
 
 def test_a_killed_server_loses_no_answer(serve: Serve, visit: Callable[..., Person]) -> None:

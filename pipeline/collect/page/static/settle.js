@@ -22,7 +22,7 @@ function answers(dispute) {
     ...dispute.answers.map((words, index) => {
       const place = element("div", { class: "said", dir: "auto" });
       show(place, words);
-      return element("article", { class: "answer" }, element("h3", {}, say("answer", { number: index + 1 })), place);
+      return element("article", { class: "answer" }, element("h2", {}, say("answer", { number: index + 1 })), place);
     }),
   );
 }
