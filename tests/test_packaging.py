@@ -60,6 +60,8 @@ def test_everything_is_in_it(wheel: Path) -> None:
         names = set(archive.namelist())
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "pipeline").rglob("*.py")}
     templates = {str(path.relative_to(ROOT)) for path in (ROOT / "pipeline/report/templates").iterdir()}
+    page = ROOT / "pipeline/collect/page"
+    templates |= {str(path.relative_to(ROOT)) for path in page.rglob("*") if path.is_file()}
     starters = {f"pipeline/shipped/{path}" for pattern in FILES for path in map(str, _below(pattern))}
     assert code | templates | starters | {"pipeline/py.typed"} == {n for n in names if ".dist-info/" not in n}
     assert any(name.endswith("licenses/LICENSE") for name in names)

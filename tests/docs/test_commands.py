@@ -23,6 +23,8 @@ def parse(line: Line) -> tuple[str, dict[str, Any]]:
     """The command and its arguments, as the command line reads them; none where a text leaves required ones out."""
     node, words, path = GROUP, list(line.words), []
     while hasattr(node, "commands") and words and not words[0].startswith("-"):
+        if words[0] not in node.commands and hasattr(node, "default"):
+            words.insert(0, node.default)
         path.append(words.pop(0).rstrip(","))
         assert path[-1] in node.commands, f"no command `align {' '.join(path)}`"
         node = node.commands[path[-1]]
