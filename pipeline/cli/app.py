@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__, processes
-from pipeline.cli import agent, deploy, evaluation, look, sweep
+from pipeline.cli import agent, deploy, evaluation, labels, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.cli.console import errors, resumable
 from pipeline.config import Config, ConfigError, dump_config, load_config
@@ -29,6 +29,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(agent.app, name="agent")
+app.add_typer(labels.app, name="collect", help="People compare answers: what their labels are worth.")
 app.add_typer(look.app)
 app.add_typer(evaluation.app)
 app.add_typer(sweep.app)
@@ -39,7 +40,9 @@ Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are fin
 
 def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[str] | None, force: bool) -> Config:
     """The named stages; None = all that the config has."""
-    config = load_config(path, overrides or ())
+    config = load_config(path, labels.asked_for(overrides or ()))
+    if stages is None or "evaluate" in stages:
+        labels.fresh(config)
     from pipeline.stages.chain import run_stages, stages_of
 
     with resumable():
