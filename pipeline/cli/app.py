@@ -38,9 +38,13 @@ app.add_typer(deploy.app)
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]
 
 
+def _load(path: Path, overrides: Sequence[str] | None) -> Config:
+    return load_config(path, labels.asked_for(overrides or ()))
+
+
 def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[str] | None, force: bool) -> Config:
     """The named stages; None = all that the config has."""
-    config = load_config(path, labels.asked_for(overrides or ()))
+    config = _load(path, overrides)
     if stages is None or "evaluate" in stages:
         labels.fresh(config)
     from pipeline.stages.chain import run_stages, stages_of
@@ -85,14 +89,17 @@ def policy(config: ConfigPath, overrides: Overrides = None, force: Force = False
 
 @app.command()
 def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
-    """Compare base, SFT, policy (and DPO) on held-out prompts. Needs the stages before it."""
+    """Compare base, SFT, policy (and DPO) on held-out prompts. Needs the stages before it.
+
+    `judge=human` adds the people who compared the run's answers (`align collect`) to the judges.
+    """
     _run_stages(config, overrides, ["evaluate"], force)
 
 
 @app.command()
 def report(config: ConfigPath, overrides: Overrides = None) -> None:
     """Write report.html again from what the run folder holds. Needs no model."""
-    loaded = load_config(config, overrides or ())
+    loaded = _load(config, overrides)
     assert loaded.run_dir is not None
     _write_report(Path(loaded.run_dir))
 
@@ -113,7 +120,7 @@ def init(
 @app.command("config")
 def show_config(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: defaults, file and overrides together."""
-    typer.echo(dump_config(load_config(config, overrides or ())), nl=False)
+    typer.echo(dump_config(_load(config, overrides)), nl=False)
 
 
 @app.command("summary")

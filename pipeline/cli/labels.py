@@ -57,9 +57,7 @@ def export(
     run_path: RunPath,
     to: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.jsonl", help="Where the pairs go.", show_default="RUN/collect/preferences.jsonl"
-        ),
+        typer.Option(metavar="FILE.jsonl", help="Where the pairs go.", show_default="RUN/collect/preferences.jsonl"),
     ] = None,
     merge: Annotated[
         Literal["majority", "all"],

@@ -1,4 +1,4 @@
-"""How far several people, or a judge and people, say the same: raw agreement, Cohen's and Fleiss' κ, Krippendorff's α.
+"""How far several people, a judge and people, or reward models say the same: raw agreement, κ, α, ensembles' spread.
 
 Each coefficient is a function of sums over units (what was rated by several), so that one multiplication of the
 bootstrap's weights with the units' parts gives all of its resamples. Categories are whole numbers from 0, in their
@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 from pipeline.evaluation.intervals import mean_interval, tails
 
@@ -156,6 +157,19 @@ def estimate(coefficient: Coefficient, *, resamples: int = RESAMPLES, seed: int 
         drawn.append(coefficient.value(weights @ parts))
     low, high = np.nanquantile(np.concatenate(drawn), tails(n))
     return Estimate(value, min(float(low), value), max(float(high), value), n)
+
+
+def disagreement(differences: Array) -> Array:
+    """Deviation over the members of an ensemble of the probability that the first answer wins, [n], in [0, ½].
+
+    std over members k of σ(d_k), d_k = r_k(a) − r_k(b) in logits (Christiano et al. 2017, §2.2.4, ask about what the
+    members' predictions vary on most).
+
+    Args:
+        differences: [members, n].
+    """
+    found: Array = expit(differences).std(0)
+    return found
 
 
 def chance_corrected(observed: Array, expected: Array) -> Array:

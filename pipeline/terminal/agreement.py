@@ -43,7 +43,9 @@ def _agreement(found: dict[str, Any]) -> Table:
 
 
 def _people(people: list[dict[str, Any]]) -> Table:
-    table = _table("Annotators; planted: checks passed; first, longer: share chosen of answers shown first, of longer ones")
+    table = _table(
+        "Annotators; planted: checks passed; first, longer: share chosen of answers shown first, of longer ones"
+    )
     for head in ("annotator", "labels", "planted", "first", "longer", "seconds"):
         table.add_column(head, justify="left" if head == "annotator" else "right")
     for one in people:
