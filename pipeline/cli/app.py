@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__, processes
-from pipeline.cli import agent, deploy, evaluation, labels, look, sweep
+from pipeline.cli import agent, collect, deploy, evaluation, labels, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.cli.console import errors, resumable
 from pipeline.config import Config, ConfigError, dump_config, load_config
@@ -29,7 +29,7 @@ app = typer.Typer(
     ),
 )
 app.add_typer(agent.app, name="agent")
-app.add_typer(labels.app, name="collect", help="People compare answers: what their labels are worth.")
+app.add_typer(collect.app, name="collect")
 app.add_typer(look.app)
 app.add_typer(evaluation.app)
 app.add_typer(sweep.app)

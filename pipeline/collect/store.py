@@ -7,7 +7,7 @@ what was acknowledged survives a killed process and a power cut. Nothing is dele
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -184,21 +184,23 @@ class Store:
             self.add_pairs([label.pair])
             return self._append("label", label.at, label.annotator, label.pair.id, view, None, *given)
 
-    def undo(self, annotator: str, at: str) -> tuple[Label, str | None] | None:
-        """Take back an annotator's latest standing verdict; returns it and its view, or None where there is none."""
+    def undo(self, annotator: str, at: str, among: Container[str] | None = None) -> tuple[Label, str | None] | None:
+        """Take back an annotator's latest standing verdict, on a pair whose id is `among` those told; returns it and
+        its view, or None where there is none."""
         with self.transaction():
-            standing = self._standing(annotator)
+            found = self._standing(annotator).items()
+            standing = [(number, given) for number, given in found if among is None or given[0].pair.id in among]
             if not standing:
                 return None
-            number, (label, view) = max(standing.items())
+            number, (label, view) = max(standing, key=lambda entry: entry[0])
             self._append("undo", at, annotator, label.pair.id, None, number, None, None, None, None, None)
             return label, view
 
-    def labels(self) -> list[Label]:
-        """Each annotator's latest verdict on each pair, in order of time. What was undone is gone; where it stood in
-        for an earlier verdict, that one holds again."""
+    def labels(self, annotator: str | None = None) -> list[Label]:
+        """Each annotator's (or one's) latest verdict on each pair, in order of time. What was undone is gone; where it
+        stood in for an earlier verdict, that one holds again."""
         latest: dict[tuple[str, str], tuple[int, Label]] = {}
-        for number, (label, _) in sorted(self._standing().items()):
+        for number, (label, _) in sorted(self._standing(annotator).items()):
             latest[label.pair.id, label.annotator] = (number, label)
         return [label for _, label in sorted(latest.values(), key=lambda entry: entry[0])]
 
@@ -222,9 +224,11 @@ class Store:
         rows = self._rows(query, annotator, annotator)
         known: dict[str, Pair] = {}
         found: dict[int, tuple[Label, str | None]] = {}
-        for number, body, view, reasons, *given in rows:
-            pair = known.setdefault(body, _pair(json.loads(body)))
-            found[number] = Label(pair, *given, tuple(json.loads(reasons))), view
+        for number, body, view, reasons, annotator, verdict, first, seconds, at, strength in rows:
+            if body not in known:
+                known[body] = _pair(json.loads(body))
+            why = tuple(json.loads(reasons))
+            found[number] = Label(known[body], annotator, verdict, first, seconds, at, strength, why), view
         return found
 
 

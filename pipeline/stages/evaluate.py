@@ -221,12 +221,13 @@ def kl_to_reference(backbone: Backbone, adapter: str, parts: Sequence[Completion
 
 
 def side_by_side(asked: Asked, found: Found, verdicts: dict[str, ByPair]) -> list[dict[str, Any]]:
-    """One row per prompt with every system's first answer, its scores, and the judges' verdicts on policy vs SFT, for
-    samples.jsonl."""
+    """One row per prompt with every system's first answer, its scores, the texts of its `others` where there are more,
+    and the judges' verdicts on policy vs SFT, for samples.jsonl. `messages` has a conversation's turns."""
     judged, paid = by_prompt(found.judge, found.answers), by_prompt(found.reward, found.answers)
     return [
         {
             "prompt": prompt_text(prompt.messages),
+            **({"messages": list(prompt.messages)} if len(prompt.messages) > 1 else {}),
             "category": prompt.meta.get("category"),
             "answers": {
                 name: {
@@ -235,6 +236,7 @@ def side_by_side(asked: Asked, found: Found, verdicts: dict[str, ByPair]) -> lis
                     "stopped": groups[index][0].stopped,
                     "judge": round(judged[name][index][0], 4),
                     "reward": round(paid[name][index][0], 4),
+                    **({"others": [other.text for other in groups[index][1:]]} if len(groups[index]) > 1 else {}),
                 }
                 for name, groups in found.answers.items()
             },

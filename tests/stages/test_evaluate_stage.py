@@ -161,6 +161,15 @@ def test_other_runs_and_files_of_answers_are_compared_too(before: RunDir, config
     assert {"difference.policy_minus_twin_over_sft", "difference.policy_minus_best_of_n_over_sft_low"} <= set(figures)
 
 
+def test_every_sample_is_kept_for_reading(before: RunDir, config: Config) -> None:
+    assert config.evaluate.samples == 2
+    assert evaluate(config, before) is not None
+    rows = read_jsonl(before.path / "evaluate" / "samples.jsonl")
+    assert all(len(answer["others"]) == 1 for row in rows for answer in row["answers"].values())
+    assert any(answer["others"] != [answer["text"]] for row in rows for answer in row["answers"].values())
+    assert [row for row in rows if "messages" in row] == []  # of one turn, which `prompt` has
+
+
 def test_a_file_without_an_answer_to_a_prompt_is_refused(before: RunDir, config: Config, tmp_path: Path) -> None:
     file = tmp_path / "outputs.json"
     write_outputs(file, [Output("a", "Yes.", "whoever")])
