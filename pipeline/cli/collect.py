@@ -66,7 +66,9 @@ def serve(
     messages: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Sentences of your own, or another language.")
     ] = None,
-    ask: Annotated[str, typer.Option(help="What is asked next: random.")] = "random",
+    ask: Annotated[
+        str, typer.Option(help="What is asked next: random, disagreement (of the run's reward models), or mix.")
+    ] = "random",
     seed: Annotated[int, typer.Option(help="Decides the order and what overlaps.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0 = any free one.")] = 8484,
     host: Annotated[str, typer.Option(help="Who may come: this machine alone, or with --token 0.0.0.0.")] = "127.0.0.1",
