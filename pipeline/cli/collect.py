@@ -1,6 +1,7 @@
 """`align collect`: people compare two answers on a page; what they said so far."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,11 +94,12 @@ def serve(
     planted = checks_of(checks) if checks is not None else []
     look = Look(language, messages, guidelines)
     sitting = Sitting(run_path, [*pairs, *planted], plan, ask=ask, host=host, port=port, token=token, look=look)
-    for name, address in sitting.addresses().items():
-        typer.echo(f"{name:<14} {address}")
-    errors.print(f"{len(pairs)} pairs, {len(planted)} planted; Ctrl-C stops it, and loses nothing", highlight=False)
     before = len(sitting.store.labels())
-    sitting.serve()
+    with suppress(KeyboardInterrupt):  # one that comes before the server listens to it
+        for name, address in sitting.addresses().items():
+            typer.echo(f"{name:<14} {address}")
+        errors.print(f"{len(pairs)} pairs, {len(planted)} planted; Ctrl-C stops it, and loses nothing", highlight=False)
+        sitting.serve()
     labels = sitting.store.labels()
     errors.print(f"{len(labels) - before} new verdicts, {len(labels)} in {sitting.store.path}", highlight=False)
     _show(labels)

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.collect.errors import CollectError
@@ -72,19 +73,31 @@ class Doors:
 
     def token(self, name: str) -> str:
         """What an annotator's address ends with."""
-        return self.owner if name == ADJUDICATOR else self._derive("annotator", name)
+        return self._tokens[name]
 
     def csrf(self, name: str) -> str:
         """What a page of this annotator must send along with everything that changes something."""
-        return self._derive("csrf", name)
+        return self._csrf[name]
 
     def who(self, token: str) -> str | None:
         """Whose token it is; compared in constant time."""
         found = None
-        for name in (*self.names, ADJUDICATOR):
-            if hmac.compare_digest(self.token(name).encode(), token.encode()):
+        for name in self._tokens:
+            if self.opens(token, name):
                 found = name
         return found
+
+    def opens(self, token: str, name: str) -> bool:
+        """Whether it is this person's token; compared in constant time."""
+        return name in self._tokens and hmac.compare_digest(self._tokens[name].encode(), token.encode())
+
+    @cached_property
+    def _tokens(self) -> dict[str, str]:
+        return {name: self._derive("annotator", name) for name in self.names} | {ADJUDICATOR: self.owner}
+
+    @cached_property
+    def _csrf(self) -> dict[str, str]:
+        return {name: self._derive("csrf", name) for name in (*self.names, ADJUDICATOR)}
 
     def _derive(self, purpose: str, name: str) -> str:
         return hmac.new(self.owner.encode(), f"{purpose}:{name}".encode(), "sha256").hexdigest()[:32]

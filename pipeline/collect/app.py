@@ -118,7 +118,7 @@ class _Desk:
         return response
 
     def _is(self, request: Request, name: str) -> bool:
-        return self.doors.who(request.cookies.get(COOKIE, "")) == name
+        return self.doors.opens(request.cookies.get(COOKIE, ""), name)
 
     async def _read(self, request: Request, name: str, kind: type[Body]) -> Body | Response:
         """The body of a request by `name`, or the refusal."""

@@ -77,7 +77,7 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._lock, self._depth = path, threading.RLock(), 0
+        self.path, self._lock, self._writing = path, threading.RLock(), False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
@@ -96,28 +96,36 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """What is written in the block is on disk when it ends, or, after an error, not at all. Inner blocks join."""
         with self._lock:
-            if not self._depth:
-                self._db.execute("BEGIN IMMEDIATE")
-            self._depth += 1
+            if self._writing:
+                yield
+                return
+            self.begin()
             try:
                 yield
             except BaseException:
-                if self._depth == 1:
-                    self._db.execute("ROLLBACK")
+                self.rollback()
                 raise
-            else:
-                if self._depth == 1:
-                    self._commit()
-            finally:
-                self._depth -= 1
+            self.commit()
 
-    def _commit(self) -> None:
+    def begin(self) -> None:
+        """Start a transaction by hand; whoever does has the store for themselves until `commit` or `rollback`."""
+        self._db.execute("BEGIN IMMEDIATE")
+        self._writing = True
+
+    def commit(self) -> None:
+        """Flush it to disk; may be called from another thread. After an error nothing of it is kept."""
         try:
             self._db.execute("COMMIT")
         except sqlite3.Error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            self.rollback()
             raise
+        self._writing = False
+
+    def rollback(self) -> None:
+        """Forget it."""
+        self._writing = False
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -181,7 +189,8 @@ class Store:
             raise CollectError(f"strength is one of {STRENGTHS}, where a side won; got {label.strength!r}")
         given = (label.verdict, label.first, label.seconds, label.strength, json.dumps(label.reasons))
         with self.transaction():
-            self.add_pairs([label.pair])
+            if not self._rows("SELECT 1 FROM pairs WHERE id = ?", label.pair.id):
+                self.add_pairs([label.pair])
             return self._append("label", label.at, label.annotator, label.pair.id, view, None, *given)
 
     def undo(self, annotator: str, at: str, among: Container[str] | None = None) -> tuple[Label, str | None] | None:

@@ -37,7 +37,11 @@ class Writer:
     async def _drain(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            outcomes = await run_in_threadpool(self._commit, [work for work, _ in batch])
+            try:
+                outcomes = await self._write([work for work, _ in batch])
+            except Exception as error:
+                self.board.reload()  # memory may be ahead of the disk
+                outcomes = [error] * len(batch)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 if future.done():  # nobody waits any more
                     continue
@@ -46,13 +50,17 @@ class Writer:
                 else:
                     future.set_result(outcome)
 
-    def _commit(self, batch: list[Callable[[], Any]]) -> list[Any]:
+    async def _write(self, batch: list[Callable[[], Any]]) -> list[Any]:
+        store = self.board.store
+        store.begin()
         try:
-            with self.board.store.transaction():
-                return [_attempt(work) for work in batch]
-        except Exception as error:
-            self.board.reload()  # memory may be ahead of the disk
-            return [error] * len(batch)
+            # Here rather than in a thread: each statement lets go of the interpreter's lock, and would wait for it.
+            outcomes = [_attempt(work) for work in batch]
+        except Exception:
+            store.rollback()
+            raise
+        await run_in_threadpool(store.commit)  # the disk is waited for elsewhere, while more arrives
+        return outcomes
 
 
 def _attempt(work: Callable[[], Any]) -> Any:
