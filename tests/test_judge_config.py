@@ -170,3 +170,10 @@ def test_the_examples_in_the_documentation_load(tmp_path: Path) -> None:
     uncommented = tmp_path / "uncommented.yaml"
     uncommented.write_text(re.sub(r"^  # (?=judge|  )", "  ", quickstart, flags=re.MULTILINE), encoding="utf-8")
     assert len(load_config(uncommented, ["reward.judges=3"]).evaluate.judges) == 5
+
+
+def test_people_have_a_short_name() -> None:
+    config = load_config(ROOT / "configs" / "quickstart.yaml", ["judge=human"])
+    assert {name: judge.kind for name, judge in config.evaluate.judges.items()} == {"human": "human"}
+    with pytest.raises(ConfigError, match="judge: unknown key"):
+        load_config(ROOT / "configs" / "quickstart.yaml", ["judge=dog"])

@@ -38,13 +38,9 @@ app.add_typer(deploy.app)
 Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are finished and unchanged.")]
 
 
-def _load(path: Path, overrides: Sequence[str] | None) -> Config:
-    return load_config(path, labels.asked_for(overrides or ()))
-
-
 def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[str] | None, force: bool) -> Config:
     """The named stages; None = all that the config has."""
-    config = _load(path, overrides)
+    config = load_config(path, overrides or ())
     if stages is None or "evaluate" in stages:
         labels.fresh(config)
     from pipeline.stages.chain import run_stages, stages_of
@@ -99,7 +95,7 @@ def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = Fal
 @app.command()
 def report(config: ConfigPath, overrides: Overrides = None) -> None:
     """Write report.html again from what the run folder holds. Needs no model."""
-    loaded = _load(config, overrides)
+    loaded = load_config(config, overrides or ())
     assert loaded.run_dir is not None
     _write_report(Path(loaded.run_dir))
 
@@ -120,7 +116,7 @@ def init(
 @app.command("config")
 def show_config(config: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: defaults, file and overrides together."""
-    typer.echo(dump_config(_load(config, overrides)), nl=False)
+    typer.echo(dump_config(load_config(config, overrides or ())), nl=False)
 
 
 @app.command("summary")

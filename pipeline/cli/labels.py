@@ -1,7 +1,6 @@
 """What people's labels are worth, and their way into the next run."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,13 +12,6 @@ from pipeline.cli.console import errors
 from pipeline.config import Config, HumanJudgeConfig
 
 app = typer.Typer()
-
-SHORT, MEANS = "judge=human", "evaluate.judges.human={kind: human}"
-
-
-def asked_for(overrides: Sequence[str]) -> list[str]:
-    """Overrides with `judge=human` spelled out."""
-    return [MEANS if override == SHORT else override for override in overrides]
 
 
 def fresh(config: Config) -> None:
