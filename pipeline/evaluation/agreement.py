@@ -116,7 +116,7 @@ def krippendorff_alpha(table: ArrayLike, level: Level) -> Coefficient:
     Alpha-Reliability").
 
     o_ck = Σ over units of n_uc(n_uk − [c = k]) / (m_u − 1), with n_uc of m_u ratings of unit u in category c; n_c its
-    margins, n their sum. D_o = Σ o_ck δ²_ck / n, D_e = Σ n_c(n_k − [c = k]) δ²_ck / (n(n − 1)). The difference δ²_ck is
+    margins, n their sum. D_o = Σ o_ck δ²_ck / n, D_e = Σ n_c n_k δ²_ck / (n(n − 1)). The difference δ²_ck is
     [c ≠ k] (nominal), (Σ from c to k of n_g − (n_c + n_k)/2)² (ordinal), or (c − k)² (interval).
 
     Args:
@@ -132,7 +132,7 @@ def krippendorff_alpha(table: ArrayLike, level: Level) -> Coefficient:
         margins = observed.sum(-1)
         total = margins.sum(-1)
         apart = _apart(margins, level)
-        expected = margins[..., :, None] * (margins[..., None, :] - np.eye(k))
+        expected = margins[..., :, None] * margins[..., None, :]
         by_chance = _ratio((expected * apart).sum((-2, -1)), total - 1)
         return 1 - _ratio((observed * apart).sum((-2, -1)), by_chance)
 
