@@ -43,6 +43,8 @@ def message(judges: Any, reward: dict[str, Any] | None = None, **evaluate: Any) 
         {"kind": "rubric", "checks": [CHECK, {"name": "b", "must_not": "y", "weight": -2.0}]},
         {"kind": "rubric", "checks": [{"name": "b", "function": "package.module:Class.method"}]},
         {"kind": "length", "prefer": "shorter"},
+        {"kind": "human"},
+        {"kind": "human", "labels": "mine.labels.jsonl"},
     ],
 )
 def test_what_is_meant_is_kept(judge: dict[str, Any]) -> None:
@@ -78,7 +80,7 @@ def test_by_default_there_are_none() -> None:
         ),
         ({"kind": "rubric", "checks": [CHECK, CHECK]}, "x: two checks have the same name"),
         ({"kind": "length", "prefer": "long"}, "x.prefer: got 'long'"),
-        ({"kind": "lenght"}, "x: kind must be one of reward_model, ensemble, llm, llm_local, rubric, length"),
+        ({"kind": "lenght"}, "x: kind must be one of reward_model, ensemble, llm, llm_local, rubric, length, human"),
         ({"prefer": "longer"}, "x: kind must be one of"),
         ("length", "x: got 'length'"),
     ],
@@ -161,10 +163,17 @@ def test_the_examples_in_the_documentation_load(tmp_path: Path) -> None:
         example = block.split("```")[0].replace("evaluate:\n", f"evaluate:\n{data}")
         documented.write_text(written + "\n" + example, encoding="utf-8")
         loaded.append(load_config(documented, ["reward.judges=2"]).evaluate)
-    assert [(len(one.systems), len(one.judges)) for one in loaded] == [(3, 0), (0, 7)]
+    assert [(len(one.systems), len(one.judges)) for one in loaded] == [(3, 0), (0, 8)]
     assert {judge.kind for judge in loaded[1].judges.values()} == {
-        *("reward_model", "ensemble", "llm", "llm_local", "rubric", "length")
+        *("reward_model", "ensemble", "llm", "llm_local", "rubric", "length", "human")
     }
     uncommented = tmp_path / "uncommented.yaml"
     uncommented.write_text(re.sub(r"^  # (?=judge|  )", "  ", quickstart, flags=re.MULTILINE), encoding="utf-8")
     assert len(load_config(uncommented, ["reward.judges=3"]).evaluate.judges) == 5
+
+
+def test_people_have_a_short_name() -> None:
+    config = load_config(ROOT / "configs" / "quickstart.yaml", ["judge=human"])
+    assert {name: judge.kind for name, judge in config.evaluate.judges.items()} == {"human": "human"}
+    with pytest.raises(ConfigError, match="judge: unknown key"):
+        load_config(ROOT / "configs" / "quickstart.yaml", ["judge=dog"])

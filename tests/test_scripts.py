@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "scripts").glob("*.py"))
 
@@ -66,3 +68,25 @@ def test_growth_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         for value, (_, _, settings) in bench.AXES[axis].points.items():
             assert f"policy.{key}={value}" in settings
+
+
+def test_asking_takes_turns_and_its_heads_are_scikit_learns() -> None:
+    bench = load("bench_asking")
+    assert bench.chosen("mix", [5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5], [5, 0], 3) == [4, 1, 3]
+    assert bench.chosen("random", [5, 4], [0, 1, 2], [0], 2) == [1, 2]
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(60, 5)) + 0.3
+    weights = generator.multinomial(60, np.full(60, 1 / 60), 2).astype(float)
+    for found, weight in zip(bench.heads(x, weights), weights, strict=True):
+        mirrored = LogisticRegression(C=1 / bench.PENALTY, fit_intercept=False, tol=1e-9)
+        mirrored.fit(np.concatenate([x, -x]), [1] * 60 + [0] * 60, np.tile(weight / 2, 2))
+        assert found == pytest.approx(mirrored.coef_[0], abs=1e-4)
+
+
+def test_asking_tells_when_a_target_is_reached() -> None:
+    bench = load("bench_asking")
+    rise = np.linspace(0.5, 0.9, len(bench.COUNTS))
+    middle = (bench.COUNTS[4] + bench.COUNTS[5]) / 2
+    assert bench.reached(rise, (rise[4] + rise[5]) / 2) == pytest.approx(middle)
+    assert bench.reached(rise, 0.95) == float("inf")
+    assert bench.labels_for(np.stack([rise, rise]), 0.95) == (float("inf"),) * 3

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__, processes
-from pipeline.cli import agent, collect, deploy, evaluation, look, sweep
+from pipeline.cli import agent, collect, deploy, evaluation, labels, look, sweep
 from pipeline.cli.arguments import AsJson, ConfigPath, Overrides, RunPath
 from pipeline.cli.console import errors, resumable
 from pipeline.config import Config, ConfigError, dump_config, load_config
@@ -41,6 +41,8 @@ Force = Annotated[bool, typer.Option("--force", help="Repeat stages that are fin
 def _run_stages(path: Path, overrides: Sequence[str] | None, stages: Sequence[str] | None, force: bool) -> Config:
     """The named stages; None = all that the config has."""
     config = load_config(path, overrides or ())
+    if stages is None or "evaluate" in stages:
+        labels.fresh(config)
     from pipeline.stages.chain import run_stages, stages_of
 
     with resumable():
@@ -83,7 +85,10 @@ def policy(config: ConfigPath, overrides: Overrides = None, force: Force = False
 
 @app.command()
 def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = False) -> None:
-    """Compare base, SFT, policy (and DPO) on held-out prompts. Needs the stages before it."""
+    """Compare base, SFT, policy (and DPO) on held-out prompts. Needs the stages before it.
+
+    `judge=human` adds the people who compared the run's answers (`align collect`) to the judges.
+    """
     _run_stages(config, overrides, ["evaluate"], force)
 
 

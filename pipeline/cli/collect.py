@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline.cli import labels as said
 from pipeline.cli.arguments import AsJson, RunPath
 from pipeline.cli.console import errors
 
@@ -34,9 +35,11 @@ app = typer.Typer(
     help=(
         "People compare two answers on a page of this machine, blind and in random order.\n\n"
         "`align collect RUN` serves the page (short for `align collect serve RUN`, whose `--help` has the options), "
-        "`align collect status RUN` tells how far everybody is. docs/collecting.md has more."
+        "`align collect status RUN` tells how far everybody is, `agreement` what the labels are worth, and `export` "
+        "writes them as pairs to train on. docs/collecting.md has more."
     ),
 )
+app.add_typer(said.app)
 
 
 @app.command()
@@ -64,7 +67,9 @@ def serve(
     messages: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Sentences of your own, or another language.")
     ] = None,
-    ask: Annotated[str, typer.Option(help="What is asked next: random.")] = "random",
+    ask: Annotated[
+        str, typer.Option(help="What is asked next: random, disagreement (of the run's reward models), or mix.")
+    ] = "random",
     seed: Annotated[int, typer.Option(help="Decides the order and what overlaps.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0 = any free one.")] = 8484,
     host: Annotated[str, typer.Option(help="Who may come: this machine alone, or with --token 0.0.0.0.")] = "127.0.0.1",

@@ -61,7 +61,7 @@ class Sitting:
         from pipeline.collect.app import Page, build_app
         from pipeline.collect.guidelines import render
 
-        strategy = asking(ask, plan.seed)
+        strategy = asking(ask, plan.seed, run)
         guidelines = render(look.guidelines) if look.guidelines is not None else None
         page = Page(load_messages(look.language, look.messages), guidelines)
         self.doors = Doors(owner_token(labels_path(run).with_name("token"), token), plan.annotators)

@@ -22,6 +22,7 @@ from pipeline.config.evaluation import EvaluateConfig, OtherSystem
 from pipeline.config.grid import Grid, Point, load_grid
 from pipeline.config.judges import (
     EnsembleJudgeConfig,
+    HumanJudgeConfig,
     JudgeConfig,
     LengthJudgeConfig,
     LlmJudgeConfig,
@@ -71,6 +72,7 @@ __all__ = [
     "GateName",
     "GatesConfig",
     "Grid",
+    "HumanJudgeConfig",
     "JudgeConfig",
     "LengthJudgeConfig",
     "LlmJudgeConfig",

@@ -144,12 +144,24 @@ class LengthJudgeConfig(Section):
     prefer: Literal["longer", "shorter"]
 
 
+class HumanJudgeConfig(Section):
+    """People who compared the run's answers (`align collect`): their mean preference on what they compared, no verdict
+    on anything else."""
+
+    kind: Literal["human"]
+    labels: str | None = Field(
+        None,
+        description="file of labels that `align collect export` wrote, or a collect folder; null = the run's own",
+    )
+
+
 JudgeConfig = Annotated[
     RewardModelJudgeConfig
     | EnsembleJudgeConfig
     | LlmJudgeConfig
     | LocalLlmJudgeConfig
     | RubricJudgeConfig
-    | LengthJudgeConfig,
+    | LengthJudgeConfig
+    | HumanJudgeConfig,
     Field(discriminator="kind"),
 ]

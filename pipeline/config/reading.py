@@ -16,6 +16,7 @@ from pipeline.config.sections import Config
 from pipeline.starter import shipped
 
 AGENT_CONFIGS = Path("configs/agents")
+SHORT = {"judge=human": "evaluate.judges.human={kind: human}"}  # overrides, and what they are short for
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -83,6 +84,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     Args:
         overrides: each either ``dotted.key=value``, or a YAML file of them, whose sections are laid over what is there:
             mappings key by key, anything else as a whole. The default `run_dir` has the names of all files.
+            `judge=human` adds the people who compared the run's answers to its judges.
 
     Raises:
         ConfigError: with every problem found, one a line, each naming field, value and fix.
@@ -94,7 +96,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             files.append(Path(override))
             tree = _laid_over(tree, _read_config(files[-1]))
         else:
-            tree = apply_overrides(tree, [override])
+            tree = apply_overrides(tree, [SHORT.get(override, override)])
     tree["run_dir"] = tree.get("run_dir") or f"runs/{'-'.join(file.stem for file in files)}"
     tree["code_dir"] = tree.get("code_dir") or str(files[0].parent)
     return parse_config(tree, " + ".join(map(str, files)))

@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from itertools import chain
 
+import numpy as np
+
+from pipeline.evaluation.agreement import Array, cohen_kappa, estimate, mean_share
 from pipeline.evaluation.judges.protocol import Verdict
 from pipeline.evaluation.statistics import WinRate, win_rate
 
@@ -64,18 +67,34 @@ def agreement(verdicts: ByPrompt, others: ByPrompt) -> Figures:
             both give one verdict only, so that nothing could disagree.
         agreement_n: how many comparisons both decide; the only figure where there are none.
     """
-    pairs = [
-        (one.outcome, other.outcome)
-        for one, other in zip(chain.from_iterable(verdicts), chain.from_iterable(others), strict=True)
-        if one.outcome in (0.0, 1.0) and other.outcome in (0.0, 1.0)
-    ]
-    figures: Figures = {"agreement_n": len(pairs)}
-    if not pairs:
+    tables = _joint(verdicts, others)
+    n = int(tables.sum())
+    figures: Figures = {"agreement_n": n}
+    if n == 0:
         return figures
-    figures["agreement"] = sum(one == other for one, other in pairs) / len(pairs)
-    if len({vote for pair in pairs for vote in pair}) > 1:
-        from sklearn.metrics import cohen_kappa_score  # a second to import, for runs that have several judges only
+    figures["agreement"] = float(np.trace(tables.sum(0))) / n
+    kappa = cohen_kappa(tables)()
+    return figures if math.isnan(kappa) else figures | {"kappa": kappa}
 
-        mine, theirs = ([pair[side] == 1.0 for pair in pairs] for side in (0, 1))
-        figures["kappa"] = float(cohen_kappa_score(mine, theirs))
+
+def agreement_over_prompts(verdicts: ByPrompt, others: ByPrompt) -> Figures:
+    """As `agreement`, with 95 % intervals over prompts: `agreement`, where a prompt counts once, and `kappa`, each with
+    _low and _high; n, the comparisons that both decide."""
+    tables = _joint(verdicts, others)
+    decided = tables.sum((1, 2))
+    figures: Figures = {"n": int(decided.sum())}
+    equal = np.trace(tables, axis1=1, axis2=2)[decided > 0] / decided[decided > 0]
+    for name, found in (("agreement", mean_share(equal)), ("kappa", estimate(cohen_kappa(tables)))):
+        figures |= {} if found is None else found.figures(name)
     return figures
+
+
+def _joint(verdicts: ByPrompt, others: ByPrompt) -> Array:
+    """Of each prompt how often the first answer lost or won by one judge (rows) and by the other (columns), [n, 2, 2];
+    a mean verdict above or below ½ is decided."""
+    tables = np.zeros((len(verdicts), 2, 2))
+    for table, mine, theirs in zip(tables, verdicts, others, strict=True):
+        for one, other in zip(mine, theirs, strict=True):
+            if one.outcome not in (None, 0.5) and other.outcome not in (None, 0.5):
+                table[int(one.outcome > 0.5), int(other.outcome > 0.5)] += 1  # type: ignore[operator]
+    return tables

@@ -74,6 +74,7 @@ def content(run: Run) -> dict[str, Any]:
         "differences": win_tables.differences(run),
         "slices": win_tables.slices(run),
         "judges": win_tables.judges(run),
+        "people": win_tables.people(run),
         "answers": tables.answers(run),
         "overused": tables.overused(run),
         "curves": [chart for chart in charts if chart.title in curves.FIRST] + rewards.curves(run),

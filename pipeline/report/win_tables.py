@@ -117,6 +117,42 @@ def judges(run: Run) -> Table | None:
     return Table(caption, heads, [_judge_row(run, name, one) for name, one in found.items()])
 
 
+def people(run: Run) -> Table | None:
+    """How far each automatic judge agrees with the people who compared the same answers."""
+    metrics = run["evaluate"].metrics
+    asked = re.compile(r"judges\.([a-z0-9_]+)\.annotators")
+    names = [match[1] for name in metrics if (match := asked.fullmatch(name))]
+    found = {name: under(metrics, f"judges.{name}.") for name in names}
+    if not found:
+        return None
+    rows = []
+    for name, one in found.items():
+        judged = re.compile(r"against\.([a-z0-9_]+)\.n")
+        for other in (match[1] for key in one if (match := judged.fullmatch(key))):
+            figures = under(one, f"against.{other}.")
+            shown = [_bounded(figures, "agreement", percents=True), _bounded(figures, "kappa", percents=False)]
+            rows.append([*([name] if len(found) > 1 else []), other, *shown, count(figures["n"])])
+    told = [_compared(name if len(found) > 1 else "People", one) for name, one in found.items()]
+    caption = " ".join(["Do the judges agree with people? Over the comparisons that both decide.", *told])
+    heads = [*(["People"] if len(found) > 1 else []), "Judge", "Same verdict", "κ", "Comparisons"]
+    return Table(caption, heads, rows)
+
+
+def _compared(who: str, figures: dict[str, Any]) -> str:
+    people = f"{count(figures['annotators'])} {'person' if figures['annotators'] == 1 else 'people'}"
+    told = f"{who}: {people} compared {count(figures['compared'])} of {count(figures['comparisons'])} pairs of answers."
+    if figures["gone"]:
+        told += f" {count(figures['gone'])} more that were compared have changed since, and count for nothing."
+    return told
+
+
+def _bounded(figures: dict[str, Any], key: str, *, percents: bool) -> str:
+    if key not in figures:
+        return DASH
+    value, low, high = (figures[f"{key}{part}"] for part in ("", "_low", "_high"))
+    return interval(value, low, high) if percents else f"{number(value)} [{number(low)}, {number(high)}]"
+
+
 def _judge_row(run: Run, name: str, metrics: dict[str, Any]) -> list[str]:
     config = ((run.config.get("evaluate") or {}).get("judges") or {}).get(name) or {}
     rate, bounds = DASH, DASH

@@ -136,7 +136,7 @@ def stage_fingerprint(config: Config, run_dir: RunDir, stage: str) -> str:
     if stage == "policy":
         also |= term_marks(config)
     if stage == "evaluate":
-        also |= judge_marks(config) | system_marks(config)
+        also |= judge_marks(config, run_dir) | system_marks(config)
     shared = {name: _plain(getattr(config, name)) for name in SHARED}
     return fingerprint(stage, shared, section.model_dump(), source_hash(config, data), before, also)
 

@@ -25,6 +25,7 @@ from pipeline.rundir import RunDir, StageDir, StageResult
 from pipeline.stages.answering import Asked, Groups, answers_from, best_of, restore_systems, sample, systems_of
 from pipeline.stages.inputs import demonstrations, encode_prompts, load_backbone, machine, read
 from pipeline.stages.judges import build_judges, headline_judge
+from pipeline.stages.people import people_metrics
 from pipeline.stages.rewarded import JUDGE, PaidScorer, Values, figures, rewarded
 from pipeline.stages.verdicts import (
     ByPair,
@@ -109,6 +110,7 @@ def run(config: Config, run_dir: RunDir, out: StageDir, checkpoints: Checkpoints
             "detectable_rate": detectable(len(asked)),
             **comparisons(config, asked, found),
             **judge_metrics(found.verdicts, own),
+            **people_metrics(config, run_dir, found.answers, {judge_name: own, **found.verdicts}),
             **found.divergence,
             **figures(found.rewarded),
             **describe(found.answers, demonstrations(config)),

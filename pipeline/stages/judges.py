@@ -11,6 +11,7 @@ from pipeline.config import (
     Config,
     ConfigError,
     EnsembleJudgeConfig,
+    HumanJudgeConfig,
     LengthJudgeConfig,
     LlmJudgeConfig,
     LocalLlmJudgeConfig,
@@ -19,6 +20,7 @@ from pipeline.config import (
 )
 from pipeline.data.files import file_sha256
 from pipeline.evaluation.judges.endpoint import Endpoint, require_client
+from pipeline.evaluation.judges.human import FILE, HumanJudge, People
 from pipeline.evaluation.judges.llm import LlmJudge
 from pipeline.evaluation.judges.llm_local import LocalLlmJudge
 from pipeline.evaluation.judges.progress import Progress
@@ -50,7 +52,7 @@ def check_judges(config: Config) -> None:
 
     Raises:
         ConfigError: a key isn't in the environment.
-        JudgeError: a package is missing, or a rubric's function can't be imported.
+        JudgeError: a package is missing, a rubric's function can't be imported, or there is no such file of labels.
         RunError: another run isn't there, or has no such model.
     """
     for name, judge in config.evaluate.judges.items():
@@ -61,10 +63,13 @@ def check_judges(config: Config) -> None:
             _criteria(judge)
         elif isinstance(judge, RewardModelJudgeConfig) and judge.run is not None:
             _other_run(judge)
+        elif isinstance(judge, HumanJudgeConfig) and judge.labels is not None:
+            People(Path(judge.labels))
 
 
-def judge_marks(config: Config) -> dict[str, Any]:
-    """What decides verdicts besides the config: the other run's fingerprint, the source of a rubric's functions."""
+def judge_marks(config: Config, run_dir: RunDir) -> dict[str, Any]:
+    """What decides verdicts besides the config: the other run's fingerprint, the source of a rubric's functions, what
+    people have said."""
     marks: dict[str, Any] = {}
     for name, judge in config.evaluate.judges.items():
         if isinstance(judge, RubricJudgeConfig):
@@ -72,7 +77,17 @@ def judge_marks(config: Config) -> dict[str, Any]:
             marks[name] = [file_sha256(file) for file in files if file is not None]
         elif isinstance(judge, RewardModelJudgeConfig) and judge.run is not None:
             marks[name] = RunDir(judge.run).require("reward").fingerprint
+        elif isinstance(judge, HumanJudgeConfig) and (said := people(judge, run_dir)) is not None:
+            marks[name] = file_sha256(said.path)
     return marks
+
+
+def people(judge: HumanJudgeConfig, run_dir: RunDir) -> People | None:
+    """What people said; None where nobody has compared the run's own answers yet, as before its first evaluation."""
+    if judge.labels is not None:
+        return People(Path(judge.labels))
+    own = run_dir.path / "collect"
+    return People(own) if (own / FILE).is_file() else None
 
 
 def build_judges(config: Config, run_dir: RunDir, backbone: Backbone) -> dict[str, Judge]:
@@ -129,6 +144,8 @@ def build_judge(config: Config, name: str, run_dir: RunDir, backbone: Backbone) 
         return ByScore(RubricScorer(name, _criteria(judge)))
     if isinstance(judge, LengthJudgeConfig):
         return ByScore(LengthScorer(name, judge.prefer))
+    if isinstance(judge, HumanJudgeConfig):
+        return HumanJudge(name, people(judge, run_dir))
     if isinstance(judge, EnsembleJudgeConfig):
         options: dict[str, Any] = {"batch_size": judge.batch_size, "progress": progress}
         members = [own_judge(run_dir, backbone, one, **options) for one in reward_section(config).judge_names]

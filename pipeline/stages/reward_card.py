@@ -160,12 +160,12 @@ def score_all(
             progress.advance(len(rows))
     base = logprobs.double().numpy()
     return {
-        name: scored_pairs(scores[name][0], scores[name][1], pairs, by, _scale(run_dir, name), logprobs=base)
+        name: scored_pairs(scores[name][0], scores[name][1], pairs, by, score_scale(run_dir, name), logprobs=base)
         for name in names
     }
 
 
-def _scale(run_dir: RunDir, name: str) -> float:
+def score_scale(run_dir: RunDir, name: str) -> float:
     """Logits per unit of score: the deviation that the reward stage divided scores by."""
     role = json.loads((run_dir.artifact("reward", name) / "role.json").read_text(encoding="utf-8"))
     return float(role["score_std"])

@@ -43,13 +43,13 @@ def judge_metrics(verdicts: Mapping[str, ByPair], own: ByPair) -> dict[str, floa
         for pair, found in by_pair.items():
             if (won := rate(found)) is not None:
                 figures |= {f"win_rate.{pair}{suffix}": value for suffix, value in won.figures().items()}
-        figures |= order_figures(_by_prompt(by_pair))
-        figures |= agreement(_by_prompt(by_pair), _by_prompt(own))
+        figures |= order_figures(by_prompt(by_pair))
+        figures |= agreement(by_prompt(by_pair), by_prompt(own))
         metrics |= {f"judges.{name}.{key}": value for key, value in figures.items()}
     return metrics
 
 
-def _by_prompt(by_pair: ByPair) -> list[list[Verdict]]:
+def by_prompt(by_pair: ByPair) -> list[list[Verdict]]:
     """What was said of a prompt in all pairs together: it is one piece of evidence."""
     return [list(chain.from_iterable(prompt)) for prompt in zip(*by_pair.values(), strict=True)]
 

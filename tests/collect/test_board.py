@@ -194,8 +194,8 @@ def test_the_strategy_is_asked_again_as_labels_come(tmp_path: Path, monkeypatch:
 
 def test_random_order_is_fixed_by_its_seed() -> None:
     some = pairs(50)
-    orders = [list(asking("random", seed)(some, [])) for seed in (0, 0, 1)]
+    orders = [list(asking("random", seed, Path())(some, [])) for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     assert list(at_random(0)(some[::-1], [])) == orders[0]
     with pytest.raises(CollectError, match="--ask best: there is only "):
-        asking("best", 0)
+        asking("best", 0, Path())

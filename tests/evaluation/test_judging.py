@@ -2,8 +2,9 @@
 
 import pytest
 
+from pipeline.evaluation.intervals import wilson
 from pipeline.evaluation.judges.protocol import Verdict, both_orders
-from pipeline.evaluation.judging import agreement, order_figures, rate
+from pipeline.evaluation.judging import agreement, agreement_over_prompts, order_figures, rate
 
 WIN, TIE, LOSS, NONE = Verdict(1.0), Verdict(0.5), Verdict(0.0), Verdict(None)
 
@@ -59,3 +60,21 @@ def test_where_nothing_could_differ_kappa_says_nothing() -> None:
     assert agreement([[TIE]], [[WIN]]) == {"agreement_n": 0}
     with pytest.raises(ValueError, match="zip"):
         agreement([[WIN]], [[WIN, WIN]])
+
+
+def test_agreement_over_prompts_has_intervals() -> None:
+    """40 prompts, 30 with equal verdicts; .75 and Wilson's interval. A mean of 2/3 of several people counts as decided.
+    The first wins 15 + 5 times of 40 by either: e = ½, κ = ½."""
+    mine = [[Verdict(2 / 3)]] * 15 + [[LOSS]] * 15 + [[WIN]] * 5 + [[LOSS]] * 5 + [[NONE], [TIE]]
+    other = [[WIN]] * 15 + [[LOSS]] * 15 + [[LOSS]] * 5 + [[WIN]] * 5 + [[WIN], [WIN]]
+    figures = agreement_over_prompts(mine, other)
+    low, high = wilson(30, 40)
+    assert {key: figures[key] for key in ("n", "agreement", "agreement_low", "agreement_high", "kappa")} == {
+        "n": 40,
+        "agreement": 0.75,
+        "agreement_low": pytest.approx(low),
+        "agreement_high": pytest.approx(high),
+        "kappa": pytest.approx(0.5),
+    }
+    assert 0.1 < figures["kappa_low"] < 0.4 < 0.6 < figures["kappa_high"] < 0.9
+    assert agreement_over_prompts([[TIE]], [[WIN]]) == {"n": 0}

@@ -65,3 +65,29 @@ def test_the_page_shows_it_and_the_headline_stays_the_runs_own(run: Any, tmp_pat
     assert "κ" not in plain
     headline = [text.split("<h1>")[1].split("</h1>")[0] for text in (page, plain)]
     assert headline[0] == headline[1]
+
+
+PEOPLE: dict[str, Any] = {
+    "judges.human.annotators": 2,
+    "judges.human.compared": 7,
+    "judges.human.comparisons": 10,
+    "judges.human.gone": 0,
+    "judges.human.against.judge.n": 6,
+    **{f"judges.human.against.judge.agreement{part}": v for part, v in (("", 0.75), ("_low", 0.4), ("_high", 0.9))},
+    **{f"judges.human.against.judge.kappa{part}": v for part, v in (("", 0.5), ("_low", -0.1), ("_high", 1.0))},
+    "judges.human.against.gpt.n": 0,
+}
+
+
+def test_people_beside_the_judges(tmp_path: Path) -> None:
+    table = win_tables.people(load(build(tmp_path / "run", prompts=10, steps=3, metrics=FIGURES | PEOPLE)))
+    assert table is not None
+    assert "2 people compared 7 of 10 pairs of answers." in table.caption
+    assert "have changed" not in table.caption
+    rows = [[cell.replace("\u00a0", " ").replace("\u202f", " ") for cell in row] for row in table.rows]
+    assert rows == [["judge", "75 % [40, 90]", "0.50 [−0.10, 1.00]", "6"], ["gpt", "–", "–", "0"]]
+    changed = load(build(tmp_path / "new" / "run", prompts=10, steps=3, metrics=PEOPLE | {"judges.human.gone": 3}))
+    assert "3 more that were compared have changed since, and count for nothing." in getattr(
+        win_tables.people(changed), "caption", ""
+    )
+    assert win_tables.people(load(build(tmp_path / "plain" / "run", prompts=10, steps=3, metrics=FIGURES))) is None
