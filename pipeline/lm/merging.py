@@ -61,8 +61,8 @@ def merge(
 def save(model: Any, folder: Path) -> None:
     """An ordinary folder that older readers understand, too.
 
-    transformers 5 says as `rope_parameters` how fast rotary positions turn. Its predecessors, and what is built on them,
-    look for `rope_theta` and `rope_scaling`, and take 10,000 in silence where they aren't.
+    transformers 5 says as `rope_parameters` how fast rotary positions turn. Who stands on older versions
+    looks for `rope_theta` and `rope_scaling`, and takes 10,000 in silence where they aren't.
     """
     model.save_pretrained(folder)
     file = folder / "config.json"
