@@ -40,6 +40,7 @@ PAIRS = (
     ("FrozenLake8x8-v1", "q_learning", 0.80),
     ("Taxi-v3", "q_learning", 7.8),
     ("CliffWalking-v1", "q_learning", -13.0),
+    ("MinAtar/Breakout-v1", "dqn", 8.0),
 )
 # figure: task, and what it compares: (algorithm, settings…) by label
 FIGURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
@@ -131,7 +132,9 @@ def print_table(seeds: int, out: Path, only: list[str]) -> None:
     for task, algorithm, aim in PAIRS:
         if only and not {task, algorithm, f"{algorithm}-{task}"} & set(only):
             continue
-        config = load_agent(algorithm, task, [f"seeds={seeds}", f"run_dir={out / f'{algorithm}-{task}'}"])
+        config = load_agent(
+            algorithm, task, [f"seeds={seeds}", f"run_dir={out / f'{algorithm}-{task}'.replace('/', '-')}"]
+        )
         figures = run(config)
         returns = figures["returns"]
         print(

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.agents import film
 from pipeline.agents.atari import LIFE_LOST, Lives
-from pipeline.agents.environments import Environments, make
+from pipeline.agents.environments import LONGEST, Environments, make, with_limit
 from pipeline.agents.rewards import clipped
 from pipeline.agents.training import build, evaluate, load, train
 from pipeline.config import load_agent
@@ -102,6 +102,11 @@ def test_a_life_lost_goes_on_where_it_was() -> None:
     assert env.unwrapped.ale.getEpisodeFrameNumber() == frame > 0  # type: ignore[attr-defined]
     env.reset(seed=1)  # a seed asks for a new game
     assert env.unwrapped.ale.lives() == 5  # type: ignore[attr-defined]
+
+
+def test_games_have_their_own_limit() -> None:
+    assert with_limit(PONG, {}) == {}  # 108,000 frames
+    assert with_limit("MinAtar/Breakout-v1", {})["max_episode_steps"] == LONGEST
 
 
 def test_rewards_are_clipped_for_the_learner_only() -> None:
