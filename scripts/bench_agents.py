@@ -6,8 +6,8 @@
 
 `table` trains every pair below with its config in configs/agents/ and prints mean returns over 100 evaluation episodes;
 `figures` draws the pictures of docs/agents.md. Both skip finished seeds, so a second call only prints. `speed` trains
-PPO, A2C and DQN on CartPole-v1 in turns with Stable-Baselines3: same hyper-parameters, one thread, a process for each
-run.
+PPO, A2C and DQN on CartPole-v1, and DQN on Pong, in turns with Stable-Baselines3: same hyper-parameters, one thread, a
+process for each run.
 """
 
 import argparse
@@ -18,9 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +40,7 @@ PAIRS = (
     ("FrozenLake8x8-v1", "q_learning", 0.80),
     ("Taxi-v3", "q_learning", 7.8),
     ("CliffWalking-v1", "q_learning", -13.0),
+    ("MinAtar/Breakout-v1", "dqn", 8.0),
 )
 # figure: task, and what it compares: (algorithm, settings…) by label
 FIGURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
@@ -65,19 +65,30 @@ FIGURES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         },
     ),
 }
-# what is timed on CartPole-v1: algorithm, environment steps, settings that differ from its config
-SPEED: dict[str, tuple[str, int, tuple[str, ...]]] = {
-    "PPO": ("ppo", 100_000, ()),
-    "A2C": ("a2c", 200_000, ()),
-    "DQN": ("dqn", 50_000, ()),
-    "DQN in bouts": (
-        "dqn",
-        50_000,
-        ("train_every=32", "gradient_steps=32", "target_every=32", "target_rate=0.15"),
+CARTPOLE, PONG = "CartPole-v1", "ALE/Pong-v5"
+
+
+class Speed(NamedTuple):
+    """What is timed."""
+
+    algorithm: str
+    task: str
+    steps: int  # environment steps
+    overrides: tuple[str, ...] = ()  # settings that differ from its config
+    episodes: int = 30  # of the evaluation beside the speed
+
+
+SPEED = {
+    "PPO": Speed("ppo", CARTPOLE, 100_000),
+    "A2C": Speed("a2c", CARTPOLE, 200_000),
+    "DQN": Speed("dqn", CARTPOLE, 50_000),
+    "DQN in bouts": Speed(
+        "dqn", CARTPOLE, 50_000, ("train_every=32", "gradient_steps=32", "target_every=32", "target_rate=0.15")
     ),
+    # Too few steps to become better at it: what is timed is looking, remembering and four fifths of the learning.
+    "DQN from pixels": Speed("dqn", PONG, 2_500, ("learning_starts=500", "buffer=10_000", "keep_best=0"), 1),
 }
 SIDES = ("ours", "sb3")
-EPISODES = 30  # of the evaluation beside the speed
 
 
 def main() -> None:
@@ -108,7 +119,7 @@ def main() -> None:
         compare_speed(arguments.rounds, arguments.only, arguments.json)
     else:
         side = ours if arguments.side == "ours" else sb3
-        print(json.dumps(side(*SPEED[arguments.name], arguments.seed)))
+        print(json.dumps(side(SPEED[arguments.name], arguments.seed)))
 
 
 def print_table(seeds: int, out: Path, only: list[str]) -> None:
@@ -121,7 +132,9 @@ def print_table(seeds: int, out: Path, only: list[str]) -> None:
     for task, algorithm, aim in PAIRS:
         if only and not {task, algorithm, f"{algorithm}-{task}"} & set(only):
             continue
-        config = load_agent(algorithm, task, [f"seeds={seeds}", f"run_dir={out / f'{algorithm}-{task}'}"])
+        config = load_agent(
+            algorithm, task, [f"seeds={seeds}", f"run_dir={out / f'{algorithm}-{task}'.replace('/', '-')}"]
+        )
         figures = run(config)
         returns = figures["returns"]
         print(
@@ -177,33 +190,33 @@ def compare_speed(rounds: int, names: list[str], file: Path | None) -> None:
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def ours(algorithm: str, steps: int, overrides: Sequence[str], seed: int) -> dict[str, Any]:
-    """This project, by its config for CartPole."""
+def ours(speed: Speed, seed: int) -> dict[str, Any]:
+    """This project, by its config for the task."""
     from pipeline.agents.training import train
     from pipeline.config import load_agent
     from pipeline.rundir import StageDir
 
-    own = [f"steps={steps}", f"seed={seed}", f"evaluation_episodes={EPISODES}"]
-    config = load_agent(algorithm, "CartPole-v1", [*overrides, *own])
+    own = [f"steps={speed.steps}", f"seed={seed}", f"evaluation_episodes={speed.episodes}"]
+    config = load_agent(speed.algorithm, speed.task, [*speed.overrides, *own])
     with tempfile.TemporaryDirectory() as folder:
         result = train(config, StageDir(Path(folder) / "run", "agent", ""), lambda steps, figures: None)
     return {name: result.metrics[name] for name in ("steps_per_second", "mean_return")}
 
 
-def sb3(algorithm: str, steps: int, overrides: Sequence[str], seed: int) -> dict[str, Any]:
+def sb3(speed: Speed, seed: int) -> dict[str, Any]:
     """Stable-Baselines3 with the settings of our config; its DQN knows no loss but Huber's."""
     import time
 
     import torch
     from stable_baselines3 import A2C, DQN, PPO
-    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
     from pipeline.config import load_agent
 
     torch.set_num_threads(1)
-    ours: Any = load_agent(algorithm, "CartPole-v1", overrides)
-    envs = make_vec_env("CartPole-v1", ours.copies, seed=seed)
+    ours: Any = load_agent(speed.algorithm, speed.task, speed.overrides)
+    envs = sb3_envs(ours, ours.copies, seed)
+    policy = "CnnPolicy" if speed.task == PONG else "MlpPolicy"  # the same convolutions as ours
 
     def rate(value: float, schedule: str) -> Any:
         return (lambda left: left * value) if schedule == "linear" else value
@@ -211,13 +224,13 @@ def sb3(algorithm: str, steps: int, overrides: Sequence[str], seed: int) -> dict
     shared = {
         "learning_rate": rate(ours.learning_rate, ours.schedule),
         "gamma": ours.gamma,
-        "policy_kwargs": {"net_arch": list(ours.hidden)},
+        "policy_kwargs": {} if speed.task == PONG else {"net_arch": list(ours.hidden)},
         "device": "cpu",
         "seed": seed,
     }
-    if algorithm == "dqn":
+    if speed.algorithm == "dqn":
         model: Any = DQN(
-            "MlpPolicy",
+            policy,
             envs,
             buffer_size=ours.buffer,
             batch_size=ours.batch_size,
@@ -232,18 +245,32 @@ def sb3(algorithm: str, steps: int, overrides: Sequence[str], seed: int) -> dict
         )
     else:
         shared |= {"n_steps": ours.horizon, "gae_lambda": ours.gae_lambda, "ent_coef": ours.entropy_coef}
-        if algorithm == "a2c":
-            model = A2C("MlpPolicy", envs, **shared)
+        if speed.algorithm == "a2c":
+            model = A2C(policy, envs, **shared)
         else:
             clip = rate(ours.clip, ours.clip_schedule)
             passes = {"batch_size": ours.minibatch_size, "n_epochs": ours.epochs}
-            model = PPO("MlpPolicy", envs, clip_range=clip, **passes, **shared)
+            model = PPO(policy, envs, clip_range=clip, **passes, **shared)
     started = time.perf_counter()
-    model.learn(steps)
+    model.learn(speed.steps)
     seconds = time.perf_counter() - started
-    held = make_vec_env("CartPole-v1", 10, seed=seed + 100_003)
-    mean, _ = evaluate_policy(model, held, n_eval_episodes=EPISODES, deterministic=True)
+    held = sb3_envs(ours, min(10, speed.episodes), seed + 100_003)
+    mean, _ = evaluate_policy(model, held, n_eval_episodes=speed.episodes, deterministic=True)
     return {"steps_per_second": model.num_timesteps / seconds, "mean_return": float(mean)}
+
+
+def sb3_envs(config: Any, copies: int, seed: int) -> Any:
+    """Copies of the task, with their own preprocessing of pixels."""
+    from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    if config.environment != PONG:
+        return make_vec_env(config.environment, copies, seed=seed)
+    import ale_py  # noqa: F401  (registers the games)
+
+    options = {key: value for key, value in config.options.items() if key == "repeat_action_probability"}
+    envs = make_atari_env(PONG, copies, seed=seed, env_kwargs={"frameskip": 1, **options})
+    return VecFrameStack(envs, 4)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-from pipeline.config import Config, load_agent, load_config
+from pipeline.agents import landmarks
+from pipeline.config import Config, agent_file, load_agent, load_config
 
 ROOT = Path(__file__).parents[1]
 # accelerate's own files aren't ours to parse.
@@ -37,6 +38,10 @@ AGENT_FILES = sorted((ROOT / "configs" / "agents").glob("*.yaml"))
 def test_an_agent_config_loads_and_its_environment_exists(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     algorithm, environment = path.stem.split("-", 1)
+    for package in ("ALE-", "MinAtar-"):  # a name's slash is a dash in its file's
+        environment = environment.replace(package, package.replace("-", "/"))
+    assert agent_file(algorithm, environment) == path.relative_to(ROOT)
     config = load_agent(algorithm, environment)
     assert config.environment == environment
+    landmarks.register(environment)
     assert environment in {*gymnasium.registry, "Maze-v0", "Taxi-v3"}

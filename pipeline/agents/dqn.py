@@ -3,6 +3,9 @@
 Mnih et al. 2015, Algorithm 1. Both can be switched off, to see what each is for.
 """
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -11,8 +14,11 @@ from torch import Tensor
 from pipeline.agents.agent import Exploration
 from pipeline.agents.environments import Array, Experience, Step
 from pipeline.agents.errors import AgentError
-from pipeline.agents.networks import Encoder, QNetwork
+from pipeline.agents.frames import FrameReplay
+from pipeline.agents.networks import Encoder, q_network
 from pipeline.agents.replay import ReplayBuffer
+from pipeline.agents.rewards import clipped
+from pipeline.agents.vision import choose
 from pipeline.config import DqnConfig
 from pipeline.rl.action_values import explore, polyak_step, successor_values
 from pipeline.rl.gradients import clear_gradients, clip_gradients
@@ -24,33 +30,47 @@ AT_ONCE = 512  # rows of a forward pass without gradient: what a core's cache ho
 
 
 class DqnAgent:
-    """Args: the spaces of one environment, and the settings.
+    """Args: the spaces of one environment, the settings, and how many frames an observation is stacked of, if it is.
 
     Raises:
-        AgentError: unless actions are Discrete.
+        AgentError: unless actions are Discrete, and where network and observations don't fit.
     """
 
     def __init__(
-        self, observation_space: spaces.Space[object], action_space: spaces.Space[object], config: DqnConfig
+        self,
+        observation_space: spaces.Space[object],
+        action_space: spaces.Space[object],
+        config: DqnConfig,
+        *,
+        stack: int = 1,
     ) -> None:
         if not isinstance(action_space, spaces.Discrete):
             raise AgentError(f"dqn: action space {action_space} is continuous; DQN compares single actions, use ppo")
         self.config = config
-        self.encode = Encoder(observation_space)
+        self.encode = Encoder(observation_space, pictures=choose(observation_space, config.network) is not None)
         self._exploration = Exploration(config.epsilon_start, config.epsilon_end, config.epsilon_share)
         self.epsilon = config.epsilon_start
         self._random = torch.Generator().manual_seed(config.seed)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            shape = (self.encode.width, int(action_space.n), config.hidden)
-            self.online = QNetwork(*shape, dueling=config.dueling)
-            self.target = QNetwork(*shape, dueling=config.dueling) if config.target_network else self.online
+            shape = (observation_space, int(action_space.n), config.hidden)
+            kind: Any = {"network": config.network, "dueling": config.dueling}
+            self.online = q_network(*shape, **kind)
+            self.target = q_network(*shape, **kind) if config.target_network else self.online
         self.target.load_state_dict(self.online.state_dict())
         self._parameters, self._followers = list(self.online.parameters()), list(self.target.parameters())
         self._optimizer = torch.optim.Adam(self._parameters, lr=config.learning_rate, fused=True)
-        capacity = config.buffer if config.replay else max(config.train_every, config.copies)
-        self.memory = ReplayBuffer(capacity, observation_space, self._random)
+        self._space, self._stack = observation_space, stack
         self._steps = self._learned = self._copied = 0
+
+    @cached_property
+    def memory(self) -> ReplayBuffer | FrameReplay:
+        """Made when the first step comes in: an agent that only plays remembers nothing."""
+        cfg = self.config
+        if cfg.replay and self._stack > 1:
+            return FrameReplay(cfg.buffer, self._space, cfg.copies, self._random)
+        capacity = cfg.buffer if cfg.replay else max(cfg.train_every, cfg.copies)
+        return ReplayBuffer(capacity, self._space, self._random)
 
     def anneal(self, share: float) -> None:
         """Explore and step as becomes `share` of the training."""
@@ -68,7 +88,7 @@ class DqnAgent:
     def learn(self, step: Step, observations: Array) -> dict[str, float] | None:
         """Remember one step of every copy; learn and copy to the target network when due."""
         cfg = self.config
-        self.memory.add(step)
+        self.memory.add(clipped(step) if cfg.clip_rewards else step)
         self._steps += len(step.rewards)
         if self._steps < cfg.learning_starts:
             return None

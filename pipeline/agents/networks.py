@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from pipeline.agents.errors import AgentError
 from pipeline.agents.mlp import MLPs
+from pipeline.agents.vision import Network, PixelNetworks, PixelQNetwork, Vision, choose
 from pipeline.rl.action_values import dueling
 from pipeline.rl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from pipeline.rl.moments import RunningMoments
 from pipeline.rl.objective import Evaluation
+
+HIDDEN = (64, 64)  # widths of a perceptron for which none are given
 
 
 class Encoder:
@@ -23,12 +26,16 @@ class Encoder:
     Args:
         space: of one observation.
         normalize: keep running moments and use them. They change in `watch` only.
+        pictures: leave them as they are: bytes, for `Vision`.
 
     Raises:
         AgentError: for another kind of space.
     """
 
-    def __init__(self, space: spaces.Space[Any], *, normalize: bool = False) -> None:
+    def __init__(self, space: spaces.Space[Any], *, normalize: bool = False, pictures: bool = False) -> None:
+        if pictures and normalize:
+            raise AgentError("normalize_observations: pixels are scaled by their range; use false")
+        self._pictures = pictures
         self._choices = int(space.n) if isinstance(space, spaces.Discrete) else None
         if self._choices is None and not isinstance(space, spaces.Box):
             raise AgentError(
@@ -40,7 +47,9 @@ class Encoder:
         self.moments = RunningMoments((self.width,)) if normalize and self._choices is None else None
 
     def __call__(self, observations: Tensor) -> Tensor:
-        """[..., *shape] → [..., width]."""
+        """[..., *shape] → [..., width]; pictures as they are."""
+        if self._pictures:
+            return observations
         if self._choices is not None:
             return F.one_hot(observations.long(), self._choices).float()
         flat = self._flat(observations)
@@ -89,6 +98,16 @@ class QNetwork(nn.Module):
         return loss.item()
 
 
+def q_network(
+    space: spaces.Space[Any], actions: int, hidden: Sequence[int] | None, *, network: Network, dueling: bool
+) -> "QNetwork | PixelQNetwork":
+    """Q(s, ·) for encoded observations of a space; see `vision.choose` and `Encoder`."""
+    architecture = choose(space, network)
+    if architecture is None:
+        return QNetwork(Encoder(space).width, actions, HIDDEN if hidden is None else hidden, dueling=dueling)
+    return PixelQNetwork(Vision(space, architecture, hidden), actions, dueling=dueling)
+
+
 POLICY, CRITIC = 0, 1  # of an ActorCritic's networks
 
 
@@ -98,7 +117,8 @@ class ActorCritic(nn.Module):
     Args:
         observation_space: see `Encoder`.
         action_space: Discrete (softmax) or a bounded or unbounded Box (Gaussian with a learned σ per coordinate).
-        hidden: widths, for both networks.
+        hidden: widths, for both networks; None = 64 and 64, or as published for the convolutions.
+        network: see `vision.choose`; policy and critic share their convolutions and the layers behind them.
         activation: "tanh" or "relu".
         critic: whether there is one.
         squash: tanh the Gaussian into the bounds instead of clipping what lies outside.
@@ -119,7 +139,8 @@ class ActorCritic(nn.Module):
         observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         *,
-        hidden: Sequence[int] = (64, 64),
+        hidden: Sequence[int] | None = None,
+        network: Network = "auto",
         activation: str = "tanh",
         critic: bool = True,
         squash: bool = False,
@@ -129,7 +150,8 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.entropy_gradient, self.watch_entropy = entropy_gradient, True
-        self.encode = Encoder(observation_space, normalize=normalize)
+        architecture = choose(observation_space, network)
+        self.encode = Encoder(observation_space, normalize=normalize, pictures=architecture is not None)
         self.discrete = isinstance(action_space, spaces.Discrete)
         self._squash = squash and not self.discrete
         if isinstance(action_space, spaces.Discrete):
@@ -146,8 +168,14 @@ class ActorCritic(nn.Module):
             raise AgentError(f"action space {action_space}: only Discrete and Box are known")
         self.critic = critic
         heads = [(outputs, 0.01), (1, 1.0)] if critic else [(outputs, 0.01)]
-        sizes = [[self.encode.width, *hidden, count] for count, _ in heads]
-        self.networks = MLPs(sizes, activation, last_gains=[gain for _, gain in heads])
+        counts, gains = zip(*heads, strict=True)
+        self.networks: MLPs | PixelNetworks
+        if architecture is None:
+            sizes = [[self.encode.width, *(HIDDEN if hidden is None else hidden), count] for count in counts]
+            self.networks = MLPs(sizes, activation, last_gains=gains)
+        else:
+            vision = Vision(observation_space, architecture, hidden, orthogonal=True)
+            self.networks = PixelNetworks(vision, counts, last_gains=gains)
 
     @torch.no_grad()
     def distribution(self, states: Tensor) -> Distribution:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.agents.environments import Array, Step
 from pipeline.agents.memory import EpisodeMemory, HorizonMemory, Memory, Trajectories
 from pipeline.agents.networks import ActorCritic
-from pipeline.agents.rewards import RewardScale
+from pipeline.agents.rewards import RewardScale, clipped
 from pipeline.config import A2cConfig, OnPolicyConfig, PpoConfig, ReinforceConfig
 from pipeline.rl.advantages import Algorithm, estimate_advantages
 from pipeline.rl.objective import Objective
@@ -42,6 +42,7 @@ class PolicyGradientAgent:
                 observation_space,
                 action_space,
                 hidden=config.hidden,
+                network=config.network,
                 activation=config.activation,
                 critic=credit(config) != "reward_to_go",
                 squash=config.squash,
@@ -70,6 +71,8 @@ class PolicyGradientAgent:
 
     def learn(self, step: Step, observations: Array) -> dict[str, float] | None:
         """Gather one step of every copy; update when there is enough."""
+        if self.config.clip_rewards:
+            step = clipped(step)
         gathered = self._memory.add(self._rewards(step) if self._rewards else step, self._chosen)
         if gathered is None:
             return None

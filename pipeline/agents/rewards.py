@@ -1,4 +1,4 @@
-"""Rewards of any size brought to one scale while they come in."""
+"""Rewards of any size brought to one scale while an agent learns; an evaluation sees them as they are."""
 
 from dataclasses import replace
 
@@ -7,6 +7,11 @@ import torch
 
 from pipeline.agents.environments import Step
 from pipeline.rl.moments import RunningMoments
+
+
+def clipped(step: Step) -> Step:
+    """The step with rewards clipped to [−1, 1], so that one learning rate serves every game (Mnih et al. 2015)."""
+    return replace(step, rewards=step.rewards.clip(-1.0, 1.0))
 
 
 class RewardScale:

@@ -58,10 +58,14 @@ def run(config: AgentConfig, *, force: bool = False) -> dict[str, Any]:
 
 
 def figures(results: Sequence[StageResult]) -> dict[str, Any]:
-    """What `--json` prints: means over the seeds, sums of episodes, steps and seconds, and each seed's return."""
+    """What `--json` prints: means over the seeds, sums of episodes, steps and seconds, and each seed's return.
+
+    `terminated` is the share of evaluation episodes that ended by what happened and not by a clock: a crash, a fall.
+    """
     returns = [result.metrics["mean_return"] for result in results]
     return {
         "mean_return": fmean(returns),
+        "terminated": fmean(result.metrics["terminated"] for result in results),
         "episodes": sum(result.metrics["episodes"] for result in results),
         "steps": sum(result.metrics["steps"] for result in results),
         "steps_per_second": fmean(result.metrics["steps_per_second"] for result in results),

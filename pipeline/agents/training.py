@@ -34,14 +34,16 @@ EVALUATION_COPIES = 10
 Report = Callable[[int, dict[str, float]], None]  # (environment steps done, figures that matter)
 
 
-def build(config: AgentConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> Agent:
-    """A fresh agent for an environment's spaces.
+def build(
+    config: AgentConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], *, stack: int = 1
+) -> Agent:
+    """A fresh agent for an environment's spaces; `stack` as `Environments` tells it.
 
     Raises:
         AgentError: if the algorithm can't handle them.
     """
     if isinstance(config, DqnConfig):
-        return DqnAgent(observation_space, action_space, config)
+        return DqnAgent(observation_space, action_space, config, stack=stack)
     if isinstance(config, OnPolicyConfig):
         return PolicyGradientAgent(observation_space, action_space, config)
     assert isinstance(config, TabularConfig)
@@ -73,8 +75,8 @@ def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
     torch.set_num_threads(1)  # networks this small only lose by sharing
     # Adam's moments of a unit that has died shrink to numbers with which every processor takes a hundred times as long.
     torch.set_flush_denormal(True)
-    envs = Environments(config.environment, config.copies, seed=config.seed, options=config.options)
-    agent = build(config, envs.observation_space, envs.action_space)
+    envs = Environments(config.environment, config.copies, seed=config.seed, options=config.options, training=True)
+    agent = build(config, envs.observation_space, envs.action_space, stack=envs.stack)
     rows_every = max(1, config.steps // CURVE_POINTS)
     figures: dict[str, float] = {}
     episodes: list[Episode] = []
@@ -97,7 +99,8 @@ def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
     envs.close()
     best.take()
     save_file({name: value.contiguous() for name, value in agent.state_dict().items()}, out.path / WEIGHTS)
-    totals = evaluate(agent, config)
+    played = play_episodes(agent, config, config.evaluation_episodes, EVALUATION_SEED)
+    totals = [episode.total for episode in played]
     return out.finish(
         {
             "mean_return": fmean(totals),
@@ -105,6 +108,7 @@ def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
             "min_return": min(totals),
             "max_return": max(totals),
             "evaluation_episodes": len(totals),
+            "terminated": fmean(episode.terminated for episode in played),
             "episodes": len(episodes),
             "steps": envs.steps,
             "training_seconds": round(seconds, 3),
@@ -152,26 +156,31 @@ class Best:
 def evaluate(
     agent: Agent, config: AgentConfig, episodes: int | None = None, seed: int = EVALUATION_SEED
 ) -> list[float]:
-    """Undiscounted returns of greedy episodes, `config.evaluation_episodes` of them unless a number is given.
+    """Undiscounted returns of greedy episodes, `config.evaluation_episodes` of them unless a number is given."""
+    wanted = config.evaluation_episodes if episodes is None else episodes
+    return [episode.total for episode in play_episodes(agent, config, wanted, seed)]
+
+
+def play_episodes(agent: Agent, config: AgentConfig, wanted: int, seed: int) -> list[Episode]:
+    """Greedy episodes: whole games, rewards as the environment gives them.
 
     As many from each copy as from the next: taking those that end first would favour short episodes.
     """
-    wanted = config.evaluation_episodes if episodes is None else episodes
     copies = next(count for count in range(min(EVALUATION_COPIES, wanted), 0, -1) if wanted % count == 0)
     options = with_limit(config.environment, config.options)
     envs = Environments(config.environment, copies, seed=config.seed + seed, options=options)
     quota = wanted // copies
     counts = np.zeros(copies, dtype=np.int64)
-    totals: list[float] = []
-    while len(totals) < wanted:
+    played: list[Episode] = []
+    while len(played) < wanted:
         step = envs.step(agent.act(envs.observations, greedy=True))
         ended = (step.terminated | step.truncated).nonzero()[0]
         for copy, episode in zip(ended, envs.finished(), strict=True):
             if counts[copy] < quota:
                 counts[copy] += 1
-                totals.append(episode.total)
+                played.append(episode)
     envs.close()
-    return totals
+    return played
 
 
 def load(config: AgentConfig, folder: Path, render_mode: str = "rgb_array") -> tuple[Agent, gymnasium.Env[Any, Any]]:

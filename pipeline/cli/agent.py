@@ -23,14 +23,16 @@ app = typer.Typer(
     ),
 )
 
-Environment = Annotated[str, typer.Argument(metavar="ENV", help="gymnasium id, such as CartPole-v1, or Maze-v0")]
+Environment = Annotated[
+    str, typer.Argument(metavar="ENV", help="gymnasium id: CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1, Maze-v0")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="run_dir=PATH, seed=N, any setting below; values are YAML"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Train again what is finished and unchanged.")]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Last line: mean_return, episodes, steps, steps_per_second, seconds.")
+    bool, typer.Option("--json", help="Last line: mean_return, terminated, episodes, steps, steps_per_second, …")
 ]
 Render = Annotated[Path | None, typer.Option("--render", help="Film an episode into this .gif or .mp4.")]
 
@@ -158,7 +160,7 @@ def _say(figures: dict[str, Any], config: AgentConfig, folder: Path, render: Pat
     each = "" if config.seeds == 1 else f" (each seed: {'  '.join(f'{value:.4g}' for value in figures['returns'])})"
     say(
         f"mean return over {config.evaluation_episodes} episodes: [bold]{figures['mean_return']:.4g}[/bold]{each}; "
-        f"{figures['steps_per_second']:,.0f} steps/s"
+        f"{figures['terminated']:.0%} of them ended before a clock did; {figures['steps_per_second']:,.0f} steps/s"
     )
     drawn = [path for name in ("curve.png", "maze.png", "film.gif") if (path := folder / name).is_file()]
     say(f"pictures: {', '.join(map(str, [*drawn, *([render] if render else [])]))}")

@@ -30,6 +30,18 @@ class AgentConfig(Section):
     progress: bool = True
 
 
+class NetworkConfig(Section):
+    """Agents with a network."""
+
+    network: Literal["auto", "mlp", "nature", "minatar"] = Field(
+        "auto", description="auto: convolutions for pictures (three dimensions of uint8), Nature's or MinAtar's by size"
+    )
+    hidden: list[Positive] | None = Field(
+        None, description="widths of the dense layers; null = [64, 64], of convolutions as published"
+    )
+    clip_rewards: bool = Field(False, description="learn from rewards within [−1, 1]; results count the real ones")
+
+
 class Exploring(AgentConfig):
     """ε-greedy with a linear decay."""
 
@@ -72,13 +84,13 @@ class ExpectedSarsaConfig(TabularConfig):
     algorithm: Literal["expected_sarsa"] = "expected_sarsa"
 
 
-class DqnConfig(Exploring):
+class DqnConfig(Exploring, NetworkConfig):
     """Deep Q-network (Mnih et al. 2015); actions must be Discrete."""
 
     algorithm: Literal["dqn"] = "dqn"
     learning_rate: Rate = 1e-3
     schedule: Literal["constant", "linear"] = Field("constant", description="linear: the rate falls to 0")
-    hidden: list[Positive] = Field([64, 64], min_length=1)
+    hidden: list[Positive] | None = Field(None, min_length=1, description="as for every network; at least one layer")
     replay: bool = Field(True, description="false: learn from the latest steps only (ablation)")
     buffer: Positive = Field(50_000, description="steps kept")
     batch_size: Positive = 64
@@ -96,11 +108,10 @@ class DqnConfig(Exploring):
     max_grad_norm: Rate = 10.0
 
 
-class OnPolicyConfig(AgentConfig):
+class OnPolicyConfig(AgentConfig, NetworkConfig):
     """What the policy-gradient agents share."""
 
     copies: Positive = 8
-    hidden: list[Positive] = Field([64, 64], description="widths of the layers; policy and critic have their own")
     activation: Literal["tanh", "relu"] = "tanh"
     learning_rate: Rate = 3e-4
     schedule: Literal["constant", "linear"] = Field("constant", description="linear: the rate falls to 0")

@@ -53,7 +53,7 @@ def test_a_run_leaves_its_folder_and_is_not_repeated(tmp_path: Path) -> None:
     figures = runs.run(config)
     assert figures["mean_return"] == -4.0
     assert figures["steps"] == 400
-    assert {"mean_return", "episodes", "steps", "steps_per_second", "seconds", "returns"} == set(figures)
+    assert {"mean_return", "terminated", "episodes", "steps", "steps_per_second", "seconds", "returns"} == set(figures)
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {
         *("config.yaml", "curve.png", "maze.png", "film.gif", "strip.png"),
