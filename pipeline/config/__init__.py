@@ -9,12 +9,14 @@ from pipeline.config.agents import (
     AGENTS,
     A2cConfig,
     AgentConfig,
+    AlphaZeroConfig,
     DqnConfig,
     Exploring,
     OnPolicyConfig,
     PpoConfig,
     ReinforceConfig,
     TabularConfig,
+    TrainedConfig,
 )
 from pipeline.config.base import OptimizerName
 from pipeline.config.data import DataConfig
@@ -58,6 +60,7 @@ __all__ = [
     "A2cConfig",
     "AgentConfig",
     "AlarmConfig",
+    "AlphaZeroConfig",
     "CheckpointConfig",
     "Config",
     "ConfigError",
@@ -94,6 +97,7 @@ __all__ = [
     "SamplingConfig",
     "SftConfig",
     "TabularConfig",
+    "TrainedConfig",
     "agent_file",
     "apply_overrides",
     "dump_config",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.agents import AGENTS, AgentConfig
+from pipeline.config.agents import AGENTS, TrainedConfig
 from pipeline.config.sections import Config
 from pipeline.starter import shipped
 
@@ -110,7 +110,7 @@ def parse_config(tree: Mapping[str, Any], where: str = "config") -> Config:
     return _validate(Config, tree, where)
 
 
-def load_agent(algorithm: str, environment: str, overrides: Iterable[str] = ()) -> AgentConfig:
+def load_agent(algorithm: str, environment: str, overrides: Iterable[str] = ()) -> TrainedConfig:
     """The config of a classic agent: defaults, configs/agents/<algorithm>-<environment>.yaml if there, overrides.
 
     Raises:
@@ -127,7 +127,7 @@ def load_agent(algorithm: str, environment: str, overrides: Iterable[str] = ()) 
     return _validate(AGENTS[algorithm], tree, str(path or f"{algorithm} on {environment}"))
 
 
-def read_agent(path: Path) -> AgentConfig:
+def read_agent(path: Path) -> TrainedConfig:
     """The resolved config that a run folder keeps. Raises ConfigError if it is none of an agent's."""
     tree = _read_yaml(path)
     algorithm = tree.get("algorithm")
