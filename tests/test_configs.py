@@ -6,6 +6,7 @@ import gymnasium
 import pytest
 
 from pipeline.config import Config, load_agent, load_config
+from pipeline.games import GAMES
 
 ROOT = Path(__file__).parents[1]
 # accelerate's own files aren't ours to parse.
@@ -39,4 +40,4 @@ def test_an_agent_config_loads_and_its_environment_exists(path: Path, monkeypatc
     algorithm, environment = path.stem.split("-", 1)
     config = load_agent(algorithm, environment)
     assert config.environment == environment
-    assert environment in {*gymnasium.registry, "Maze-v0", "Taxi-v3"}
+    assert environment in {*gymnasium.registry, *GAMES, "Maze-v0", "Taxi-v3"}

@@ -76,9 +76,9 @@ def _algorithm(name: str, model: type[TrainedConfig]) -> None:
         _train(name, environment, overrides, force, as_json, render)
 
     def board_game(
-        game: BoardGame, overrides: Overrides = None, force: Force = False, as_json: BoardJson = False
+        environment: BoardGame, overrides: Overrides = None, force: Force = False, as_json: BoardJson = False
     ) -> None:
-        _learn_game(name, game, overrides, force, as_json)
+        _learn_game(name, environment, overrides, force, as_json)
 
     summary = (model.__doc__ or "").strip()
     about = f"{summary}\n\nSettings:\n\n{settings(model)}"

@@ -123,7 +123,7 @@ def load_agent(algorithm: str, environment: str, overrides: Iterable[str] = ()) 
     path = agent_file(algorithm, environment)
     tree = _read_yaml(path) if path is not None else {}
     tree = apply_overrides({"environment": environment, **tree}, overrides)
-    tree["run_dir"] = tree.get("run_dir") or f"runs/{algorithm}-{environment.replace('/', '-')}"
+    tree["run_dir"] = tree.get("run_dir") or f"runs/{algorithm}-{_in_a_name(environment)}"
     return _validate(AGENTS[algorithm], tree, str(path or f"{algorithm} on {environment}"))
 
 
@@ -138,8 +138,13 @@ def read_agent(path: Path) -> TrainedConfig:
 
 def agent_file(algorithm: str, environment: str) -> Path | None:
     """The tuned settings of a pair, from the working directory's configs/ or the project's; None if there are none."""
-    name = AGENT_CONFIGS / f"{algorithm}-{environment.replace('/', '-')}.yaml"
+    name = AGENT_CONFIGS / f"{algorithm}-{_in_a_name(environment)}.yaml"
     return next((path for path in (name, shipped() / name) if path.is_file()), None)
+
+
+def _in_a_name(environment: str) -> str:
+    """As part of a file's name."""
+    return environment.replace("/", "-").replace(":", "-")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def test_the_loss_is_least_where_the_network_agrees() -> None:
     values = torch.zeros(1, requires_grad=True)
     masked = logits.masked_fill(torch.tensor([[False, False, True]]), -torch.inf)
     search_loss(masked, values, policies, targets)[0].backward()
-    assert logits.grad is not None and values.grad is not None
+    assert logits.grad is not None
+    assert values.grad is not None
     assert logits.grad[0].tolist() == pytest.approx([0.5 - 0.7, 0.5 - 0.3, 0.0])  # p − π
     assert values.grad.item() == pytest.approx(2 * (0 - 0.4))
 

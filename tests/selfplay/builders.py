@@ -20,15 +20,17 @@ class EvenJudge:
         return legal / legal.sum(axis=1, keepdims=True), np.zeros(len(states), np.float32)
 
 
-class OddJudge(EvenJudge):
+class OddJudge:
     """An opinion of every position that depends on nothing but the position."""
+
+    def __init__(self, game: Game) -> None:
+        self._game = game
 
     def __call__(self, states: Ints) -> tuple[Floats, Floats]:
         keys = position_keys(states)
-        priors = super().__call__(states)[0] * (
-            1 + (keys[:, None] >> np.arange(self._game.actions, dtype=np.uint64)) % 7
-        )
-        values = (keys % 17).astype(np.float32) / 16 - 0.5
+        opinions = 1 + (keys[:, None] >> np.arange(self._game.actions, dtype=np.uint64)) % np.uint64(7)
+        priors = self._game.legal(states) * opinions
+        values = (keys % np.uint64(17)).astype(np.float32) / 16 - 0.5
         return (priors / priors.sum(axis=1, keepdims=True)).astype(np.float32), values
 
 

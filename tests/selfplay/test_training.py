@@ -165,7 +165,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
 def test_a_damaged_state_is_one_sentence(tmp_path: Path) -> None:
     go(tmp_path, generations=1)
     (tmp_path / STAGE / STATE).write_bytes(b"nothing")
-    with pytest.raises(RunError, match="can't be read.*--force"):
+    with pytest.raises(RunError, match=r"can't be read.*--force"):
         go(tmp_path)
     (tmp_path / STAGE / "generation-0001.safetensors").write_bytes(b"nothing")
     with pytest.raises(RunError, match="can't be loaded"):
