@@ -13,7 +13,21 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "data/README.md": "quickstart-data.md"}
 # The parts of `pipeline`, the mathematics first.
-PARTS = ("rl", "lm", "agents", "data", "evaluation", "stages", "report", "deploy", "config", "terminal", "cli")
+PARTS = (
+    "rl",
+    "lm",
+    "agents",
+    "games",
+    "selfplay",
+    "data",
+    "evaluation",
+    "stages",
+    "report",
+    "deploy",
+    "config",
+    "terminal",
+    "cli",
+)
 ROOT_MODULES = "pipeline"
 CODE_OR_MATH = re.compile(
     r"^```.*?^```$|`[^`\n]+`|\$\$(.+?)\$\$|(?<![\w\\])\$(?=\S)([^$\n]+?)(?<=\S)\$(?!\w)", re.M | re.S

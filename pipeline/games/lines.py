@@ -5,6 +5,8 @@ counted from below, of column c is bit c·(rows + 1) + r. The bit above each col
 over an edge.
 """
 
+from typing import Any
+
 import numpy as np
 
 from pipeline.games.game import Bools, Floats, GameError, Ints, Symmetry
@@ -37,9 +39,9 @@ class LineGame:
         self._column = self._bottom * ((1 << rows) - 1)  # all its cells
         self._moves = self._bottom << (rows - 1) if gravity else one << self._bits  # that must be empty for an action
         self.actions = columns if gravity else rows * columns
-        self._directions = [
-            (step, _halvings(length)) for step in (1, rows, rows + 1, rows + 2)
-        ]  # up, the diagonals and across
+        # Up, the diagonals, and across; by how many bits to shift, one after the other.
+        steps = (1, rows, rows + 1, rows + 2)
+        self._directions = [[step * cells for cells in _halvings(length)] for step in steps]
         self.symmetries = self._find_symmetries()
 
     def start(self, count: int) -> Ints:
@@ -53,20 +55,22 @@ class LineGame:
         mine, theirs = states[:, 0], states[:, 1]
         if self._gravity:
             # Adding to the lowest cell carries over the stones, into the first empty cell.
-            stone = ((mine | theirs) + self._bottom[actions]) & self._column[actions]
-            stone &= ~(mine | theirs)
+            taken = mine | theirs
+            stone = (taken + self._bottom[actions]) & self._column[actions] & ~taken
         else:
             stone = self._moves[actions]
-        return np.stack([theirs, mine | stone], axis=1)
+        after = np.empty_like(states)
+        after[:, 0], after[:, 1] = theirs, mine | stone
+        return after
 
     def outcome(self, states: Ints) -> tuple[Bools, Floats]:
         theirs = states[:, 1]  # only who moved last can have made a line
-        lines = np.zeros_like(theirs)
-        for step, shifts in self._directions:
+        lines: Any = 0
+        for shifts in self._directions:
             run = theirs
             for shift in shifts:
-                run = run & (run >> (shift * step))
-            lines |= run
+                run = run & (run >> shift)
+            lines = lines | run
         lost = lines != 0
         over = lost | ((states[:, 0] | theirs) == self._full)
         return over, -lost.astype(np.float32)

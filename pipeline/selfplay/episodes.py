@@ -9,6 +9,8 @@ from pipeline.games import Floats, Game, Ints
 from pipeline.rl.search import Puct, half_life, visit_policy
 from pipeline.selfplay.tree import Judge, Trees
 
+SOON = 4  # plies
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -76,7 +78,8 @@ def self_play(game: Game, judge: Judge, games: int, settings: SearchSettings, rn
     results = np.zeros(games, np.float32)  # for the player who began
     parts, owners, signs = [], [], []
     ply = plies = simulations = 0
-    surely = int(rng.integers(round(1 / settings.full_share)))  # a game this short teaches something, too
+    # One of the first plies is searched in full for sure, so that games that are over soon teach something, too.
+    surely = int(rng.integers(min(SOON, round(1 / settings.full_share))))
     while len(who):
         full = bool(rng.random() < settings.full_share) or ply == surely
         trees = _search(game, judge, states, full, settings, rng)
@@ -114,5 +117,5 @@ def _search(
 def draw(probabilities: Floats, rng: np.random.Generator) -> Ints:
     """One column [N] a row, by the probabilities [N,A]."""
     sums = probabilities.cumsum(axis=1)
-    found: Ints = (sums < rng.random((len(sums), 1)) * sums[:, -1:]).sum(axis=1)
+    found: Ints = (sums <= rng.random((len(sums), 1)) * sums[:, -1:]).sum(axis=1)
     return found
