@@ -15,7 +15,7 @@ class TrainedConfig(Section):
     algorithm: str
     environment: str = Field(description="what to learn: a gymnasium id, or a game for alphazero")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the environment")
-    seed: Count = Field(0, description="of everything; copy i of the environment gets seed + i")
+    seed: Count = Field(0, description="of everything")
     run_dir: str | None = Field(None, description="default runs/ALGORITHM-ENVIRONMENT")
     progress: bool = True
 
@@ -23,6 +23,7 @@ class TrainedConfig(Section):
 class AgentConfig(TrainedConfig):
     """What every agent on a gymnasium task has."""
 
+    seed: Count = Field(0, description="of everything; copy i of the environment gets seed + i")
     seeds: Positive = Field(1, description="train this many agents, with seed, seed + 1, …; curves show an interval")
     workers: Positive | None = Field(None, description="seeds trained at once; null = one a core")
     steps: Positive = Field(50_000, description="environment steps of all copies together")

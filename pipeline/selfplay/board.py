@@ -15,7 +15,7 @@ from pipeline.games import Game, GameError, Ints, find_action, make_game
 from pipeline.rundir import RunError
 from pipeline.selfplay.network import NetworkJudge
 from pipeline.selfplay.players import SearchPlayer
-from pipeline.selfplay.training import STAGE, load_network, rule, weights_path
+from pipeline.selfplay.training import STAGE, load_network, plays, rule, weights_path
 from pipeline.selfplay.tree import Trees
 
 SHOWN = 7  # moves of a table
@@ -53,7 +53,7 @@ def views(game: Game, trees: Trees) -> list[View]:
 
 
 def opponent(run: Path, *, generation: int | None, simulations: int | None, seed: int) -> tuple[Game, SearchPlayer]:
-    """The game of a run and a network of it as a player: of the newest generation, unless one is named.
+    """The game of a run and a network of it as a player: of the generation that plays, unless one is named.
 
     Raises:
         RunError: if the folder holds no such network.
@@ -61,11 +61,10 @@ def opponent(run: Path, *, generation: int | None, simulations: int | None, seed
     """
     config = read_agent(run / "config.yaml")
     assert isinstance(config, AlphaZeroConfig)
-    saved = sorted((run / STAGE).glob("generation-*.safetensors"))
-    path = weights_path(run / STAGE, generation) if generation is not None else (saved[-1] if saved else None)
-    if path is None or not path.is_file():
-        there = f"there are 0 to {len(saved) - 1}" if saved else "none is finished"
-        raise RunError(f"{run} has no generation {generation if generation is not None else 0}; {there}")
+    path = weights_path(run / STAGE, plays(run / STAGE) if generation is None else generation)
+    if not path.is_file():
+        saved = len(list((run / STAGE).glob("generation-*.safetensors")))
+        raise RunError(f"{run} has no generation {generation}; there are 0 to {saved - 1}")
     game = make_game(config.environment, config.options)
     judge = NetworkJudge(game, load_network(game, config, path), precision=config.precision)
     rng = np.random.default_rng(seed)

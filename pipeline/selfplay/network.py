@@ -125,4 +125,5 @@ def position_keys(states: Ints) -> NDArray[np.uint64]:
 
 def has_fast_bfloat16() -> bool:
     """Whether the processor has tiles for matrices (AMX)."""
-    return bool(torch.cpu._is_amx_tile_supported())
+    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return ask is not None and bool(ask())

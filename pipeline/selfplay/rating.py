@@ -14,14 +14,14 @@ from pipeline.games import Game
 from pipeline.selfplay.arena import Match, match
 from pipeline.selfplay.network import NetworkJudge
 from pipeline.selfplay.players import PerfectPlayer, Player, RandomPlayer, SearchPlayer, playout_player
-from pipeline.selfplay.training import EVALUATION, OPENING, load_network, random_numbers, rule, weights_path
+from pipeline.selfplay.training import EVALUATION, OPENING, load_network, plays, random_numbers, rule, weights_path
 
 SOLVABLE = 9  # cells of a board on which every game can be looked at
 Advance = Callable[[], None]
 
 
 def opponents(game: Game, config: AlphaZeroConfig, rng: np.random.Generator) -> dict[str, Player]:
-    """By name, whom the last network meets: "perfect" only in games small enough."""
+    """By name, whom the network that plays meets: "perfect" only in games small enough."""
     found: dict[str, Player] = {
         "random": RandomPlayer(game, rng),
         f"mcts{config.opponent_simulations}": playout_player(game, config.opponent_simulations, rng),
@@ -39,7 +39,7 @@ def player_of(game: Game, config: AlphaZeroConfig, folder: Path, generation: int
 
 
 def strength(game: Game, config: AlphaZeroConfig, folder: Path, advance: Advance) -> tuple[dict[str, Any], Match]:
-    """Figures of the matches of the last generation under dotted names, and its match with plain tree search.
+    """Figures of the matches of the generation that plays under dotted names, and its match with plain tree search.
 
     It plays the move with most visits; games differ by the opponent's moves. `score` counts a draw as a half and has
     `mean_interval`'s 95 %; `win_rate`, of won games, has Wilson's.
@@ -47,7 +47,7 @@ def strength(game: Game, config: AlphaZeroConfig, folder: Path, advance: Advance
     figures: dict[str, Any] = {}
     kept = None
     for name, opponent in opponents(game, config, random_numbers(config, 0, EVALUATION)).items():
-        one = player_of(game, config, folder, config.generations)
+        one = player_of(game, config, folder, plays(folder))
         found = match(game, one, opponent, config.evaluation_games)
         kept = found if name.startswith("mcts") else kept
         row = found.figures()
@@ -62,33 +62,39 @@ def strength(game: Game, config: AlphaZeroConfig, folder: Path, advance: Advance
 
 
 def first_move(game: Game, config: AlphaZeroConfig, folder: Path) -> str:
-    """What the last generation plays when a game begins."""
-    visits = player_of(game, config, folder, config.generations).search(game.start(1)).visits[0]
+    """What the generation that plays does when a game begins."""
+    visits = player_of(game, config, folder, plays(folder)).search(game.start(1)).visits[0]
     return game.label(int(visits.argmax()))
 
 
-def rated(config: AlphaZeroConfig) -> list[int]:
-    """The generations that get a rating: the untrained one, the last, and some spread evenly between."""
+def rated(config: AlphaZeroConfig, folder: Path) -> list[int]:
+    """The generations that get a rating: the untrained one, the last, some spread evenly between, and who plays."""
     spread = np.linspace(0, config.generations, config.elo_generations + 1)
-    return sorted({round(place) for place in spread.tolist()})
+    return sorted({*(round(place) for place in spread.tolist()), plays(folder)})
+
+
+def pairs(config: AlphaZeroConfig, folder: Path) -> list[tuple[int, int]]:
+    """Who meets for the ratings: neighbours, and each the one that plays."""
+    chosen, best = rated(config, folder), plays(folder)
+    both = [*pairwise(chosen), *((min(one, best), max(one, best)) for one in chosen if one != best)]
+    return list(dict.fromkeys(both))
 
 
 def elo(game: Game, config: AlphaZeroConfig, folder: Path, known: Match, advance: Advance) -> dict[str, Rating]:
     """Ratings by Bradley and Terry; generation 0, which knows nothing, is at 1000.
 
-    Every rated generation meets its neighbours and the last one, the first plies of a game drawn by visits. Plain tree
-    search has a place by `known`, its match with the last, and by another with the one half way.
+    Every rated generation meets its neighbours and the one that plays, the first plies of a game drawn by visits. Plain
+    tree search has a place by `known`, its match with the latter, and by another with the one half way.
     """
-    chosen = rated(config)
-    pairs = dict.fromkeys([*pairwise(chosen), *((one, chosen[-1]) for one in chosen[:-1])])
+    chosen, best = rated(config, folder), plays(folder)
     results = {}
-    for pair in pairs:
+    for pair in pairs(config, folder):
         first, second = (player_of(game, config, folder, one, opening=OPENING) for one in pair)
         results[_name(pair[0]), _name(pair[1])] = match(game, first, second, config.elo_games).scores
         advance()
     plain, middle = f"mcts{config.opponent_simulations}", chosen[len(chosen) // 2]
-    results[_name(chosen[-1]), plain] = known.scores
-    if middle != chosen[-1]:
+    results[_name(best), plain] = known.scores
+    if middle != best:
         opponent = playout_player(game, config.opponent_simulations, random_numbers(config, middle, EVALUATION))
         half = player_of(game, config, folder, middle)
         results[_name(middle), plain] = match(game, half, opponent, config.elo_games).scores
@@ -98,11 +104,9 @@ def elo(game: Game, config: AlphaZeroConfig, folder: Path, known: Match, advance
     return ratings(outcomes, anchor=_name(0))
 
 
-def matches(game: Game, config: AlphaZeroConfig) -> int:
+def matches(game: Game, config: AlphaZeroConfig, folder: Path) -> int:
     """How often `strength` and `elo` together will call `advance`."""
-    chosen = rated(config)
-    pairs = {*pairwise(chosen), *((one, chosen[-1]) for one in chosen[:-1])}
-    return len(opponents(game, config, np.random.default_rng())) + len(pairs) + 1
+    return len(opponents(game, config, np.random.default_rng())) + len(pairs(config, folder)) + 1
 
 
 def _name(generation: int) -> str:

@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from pipeline.config import AlphaZeroConfig, dump_config
 from pipeline.games import Game, make_game
 from pipeline.progress import bar
-from pipeline.rundir import RunDir, RunError, fingerprint
+from pipeline.rundir import RunDir, RunError, StageDir, fingerprint
 from pipeline.selfplay.figures import elo_curve
 from pipeline.selfplay.rating import elo, first_move, matches, strength
 from pipeline.selfplay.training import STAGE, notes, train
@@ -42,9 +44,18 @@ def run(config: AlphaZeroConfig, *, force: bool = False) -> dict[str, Any]:
         raise RunError(f"{folder.path} holds a training with other settings; set run_dir=PATH, or use --force")
     folder.create(dump_config(config))
     out = folder.open_stage(STAGE, decisive, resume=not force)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # batches this small only lose by sharing
+    try:
+        return _train_and_rate(game, config, folder, out, learned)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train_and_rate(game: Game, config: AlphaZeroConfig, folder: RunDir, out: StageDir, learned: str) -> dict[str, Any]:
     with bar(f"alphazero on {config.environment}", config.generations, visible=config.progress) as progress:
         train(game, config, out, learned, _steps(progress.advance))
-    with bar("evaluation", matches(game, config), visible=config.progress) as progress:
+    with bar("evaluation", matches(game, config, out.path), visible=config.progress) as progress:
         figures, known = strength(game, config, out.path, progress.advance)
         found = elo(game, config, out.path, known, progress.advance)
     return out.finish(figures | _figures(game, config, folder, found)).metrics

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -50,7 +49,6 @@ def train(game: Game, config: AlphaZeroConfig, out: StageDir, decisive: str, rep
     Raises:
         RunError: if what an interrupted training left can't be read.
     """
-    torch.set_num_threads(1)  # batches this small only lose by sharing
     learner = Learner(game, config)
     done, playing = _restore(learner, out)
     if not done:
@@ -157,6 +155,14 @@ def notes(folder: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as problem:
         raise RunError(f"{path} can't be read: {str(problem).splitlines()[0]}; use --force") from None
+
+
+def plays(folder: Path) -> int:
+    """The generation that plays: the newest, or with a gate the last that passed it. Raises RunError without any."""
+    noted = notes(folder)
+    if "playing" not in noted:
+        raise RunError(f"{folder} has no generation yet; train some with `align agent alphazero GAME run_dir=…`")
+    return int(noted["playing"])
 
 
 def _restore(learner: Learner, out: StageDir) -> tuple[int, int]:
