@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "data/README.md": "quickstart-data.md"}
 # The parts of `pipeline`, the mathematics first.
 PARTS = (
-    *("rl", "lm", "agents", "data", "evaluation", "stages", "report", "deploy", "collect", "config", "terminal", "cli"),
+    *("rl", "lm", "agents", "games", "selfplay", "data", "evaluation", "stages", "report", "deploy", "collect"),
+    *("config", "terminal", "cli"),
 )
 ROOT_MODULES = "pipeline"
 CODE_OR_MATH = re.compile(

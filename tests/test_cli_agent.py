@@ -1,5 +1,6 @@
 """`align agent`: help that lists settings, JSON on the last line, errors in one sentence."""
 
+import io
 import json
 from collections.abc import Callable
 from functools import partial
@@ -70,6 +71,60 @@ def test_comparing_variants(align: Align) -> None:
     ],
 )
 def test_bad_input_is_one_clear_sentence(align: Align, arguments: list[str], words: str) -> None:
+    code, _, err = align(*arguments)
+    assert code == 2
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+SELF_PLAY = [
+    "generations=1",
+    "games=8",
+    "simulations=8",
+    "channels=8",
+    "blocks=1",
+    "batch_size=8",
+    "evaluation_games=2",
+    "evaluation_simulations=8",
+    "opponent_simulations=5",
+    "elo_games=2",
+    "progress=false",
+    "run_dir=board",
+]
+
+
+def test_self_play_and_a_game_against_it(align: Align, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = align("alphazero", "tic_tac_toe", *SELF_PLAY, "--json")
+    assert code == 0
+    assert {"perfect.losses", "mcts5.score", "first_move", "elo"} <= set(json.loads(out.splitlines()[-1]))
+    assert "board/elo.png" in err.replace("\n", "")
+    monkeypatch.setattr("sys.stdin", io.StringIO("b2\nb2\n"))
+    code, out, err = align("play", "board", "--json", "--simulations", "5")
+    assert code == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[1]["move"] == "b2"
+    assert any("refused" in event for event in events)
+    assert "left as it is" in err
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, out, _ = align("play", "board", "--second", "--generation", "0")
+    assert code == 0
+    assert "it plays" in out
+    code, _, err = align("play", "board", "--generation", "7")
+    assert code == 2
+    assert "there are 0 to 1" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["alphazero", "tic_tac_to"], "did you mean tic_tac_toe"),
+        (["alphazero", "gomoku", "options.length=9"], "no line of 9"),
+        (["alphazero", "pettingzoo:rps_v2"], "don't see everything"),
+        (["alphazero", "gomoku", "full_share=0"], "greater than 0"),
+        (["compare", "gomoku", "alphazero"], "plays board games"),
+    ],
+)
+def test_bad_input_of_self_play_is_one_clear_sentence(align: Align, arguments: list[str], words: str) -> None:
     code, _, err = align(*arguments)
     assert code == 2
     assert words in " ".join(err.split())

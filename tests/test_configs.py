@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.agents import landmarks
 from pipeline.config import Config, agent_file, load_agent, load_config
+from pipeline.games import GAMES
 
 ROOT = Path(__file__).parents[1]
 # accelerate's own files aren't ours to parse.
@@ -44,4 +45,4 @@ def test_an_agent_config_loads_and_its_environment_exists(path: Path, monkeypatc
     config = load_agent(algorithm, environment)
     assert config.environment == environment
     landmarks.register(environment)
-    assert environment in {*gymnasium.registry, "Maze-v0", "Taxi-v3"}
+    assert environment in {*gymnasium.registry, *GAMES, "Maze-v0", "Taxi-v3"}

@@ -24,6 +24,8 @@ OWN = (
     "rl",
     "lm",
     "agents",
+    "games",
+    "selfplay",
     "data",
     "stages",
     "evaluation",
@@ -49,6 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"rundir", "atomic", "progress", "stopping", "processes"},
     "data": {"config", "rundir"},
     "agents": {"rl", "config", "rundir", "progress"},
+    "games": set(),
+    "selfplay": {"games", "agents", "rl", "config", "rundir", "progress", "evaluation"},
     "lm": {"rl", "processes"},
     "evaluation": {"lm", "rl", "data", "atomic", "processes"},
     "stages": {
@@ -78,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "progress",
         "stages",
         "agents",
+        "selfplay",
         "evaluation",
         "report",
         "chat",
@@ -105,6 +110,8 @@ NEVER: dict[str, set[str]] = {
     "evaluation": {"gymnasium", "trl", "accelerate"},
     "collect": HEAVY,
     "agents": {"transformers", "peft", "trl", "bitsandbytes"},
+    "games": HEAVY,
+    "selfplay": {"transformers", "peft", "trl", "bitsandbytes", "accelerate"},
 }
 STANDARD_FOR_RL = {"torch"}
 

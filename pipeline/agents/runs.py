@@ -106,6 +106,8 @@ def play(run_dir: Path, *, episodes: int, seed: int, film_path: Path | None, win
     if not (run_dir / "config.yaml").is_file():
         raise nothing
     config = read_agent(run_dir / "config.yaml")
+    if not isinstance(config, AgentConfig):
+        raise nothing
     folder = run_dir / f"seed-{config.seed}"
     if not (folder / "result.json").is_file():
         raise nothing

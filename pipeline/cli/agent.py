@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +11,26 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import AGENTS, AgentConfig, ConfigError, agent_file, load_agent
+from pipeline.config import (
+    AGENTS,
+    AgentConfig,
+    AlphaZeroConfig,
+    ConfigError,
+    TrainedConfig,
+    agent_file,
+    load_agent,
+    read_agent,
+)
 from pipeline.progress import say
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help=(
-        "Classic agents on gymnasium tasks, from the RL core that also trains the language model.\n\n"
-        "`align agent ppo CartPole-v1`, `align agent maze`, `align agent q_learning Taxi-v3 seeds=5`. "
+        "Classic agents on gymnasium tasks, and self-play on board games, from the RL core that also trains the "
+        "language model.\n\n"
+        "`align agent ppo CartPole-v1`, `align agent maze`, `align agent q_learning Taxi-v3 seeds=5`, "
+        "`align agent alphazero connect_four`. "
         "`align agent ppo --help` lists the settings; tuned ones are in configs/agents/."
     ),
 )
@@ -33,6 +45,12 @@ Overrides = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Train again what is finished and unchanged.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Last line: mean_return, terminated, episodes, steps, steps_per_second, …")
+]
+BoardGame = Annotated[
+    str, typer.Argument(metavar="GAME", help="tic_tac_toe, connect_four, gomoku, or pettingzoo:connect_four_v3")
+]
+BoardJson = Annotated[
+    bool, typer.Option("--json", help="Last line: wins, draws, losses and scores by opponent, elo, first_move.")
 ]
 Render = Annotated[Path | None, typer.Option("--render", help="Film an episode into this .gif or .mp4.")]
 
@@ -49,7 +67,7 @@ def settings(model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-def _algorithm(name: str, model: type[AgentConfig]) -> None:
+def _algorithm(name: str, model: type[TrainedConfig]) -> None:
     def command(
         environment: Environment,
         overrides: Overrides = None,
@@ -59,8 +77,14 @@ def _algorithm(name: str, model: type[AgentConfig]) -> None:
     ) -> None:
         _train(name, environment, overrides, force, as_json, render)
 
+    def board_game(
+        environment: BoardGame, overrides: Overrides = None, force: Force = False, as_json: BoardJson = False
+    ) -> None:
+        _learn_game(name, environment, overrides, force, as_json)
+
     summary = (model.__doc__ or "").strip()
-    app.command(name, help=f"{summary}\n\nSettings:\n\n{settings(model)}", short_help=summary)(command)
+    about = f"{summary}\n\nSettings:\n\n{settings(model)}"
+    app.command(name, help=about, short_help=summary)(board_game if issubclass(model, AlphaZeroConfig) else command)
 
 
 for _name, _model in AGENTS.items():
@@ -80,12 +104,24 @@ def maze(overrides: Overrides = None, force: Force = False, as_json: AsJson = Fa
 @app.command()
 def play(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of an agent, such as runs/ppo-CartPole-v1")],
-    episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the environment.")] = 0,
+    episodes: Annotated[int, typer.Option(min=1, help="How many, of a gymnasium task.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the environment, or of ties in a search.")] = 0,
     render: Render = None,
     window: Annotated[bool, typer.Option("--window", help="Watch it live.")] = False,
+    second: Annotated[bool, typer.Option("--second", help="Board games: it begins.")] = False,
+    simulations: Annotated[
+        int | None, typer.Option(min=1, help="Board games: of each search; default as in its evaluation.")
+    ] = None,
+    generation: Annotated[int | None, typer.Option(min=0, help="Board games: an earlier self.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Board games: each event as a line of JSON.")] = False,
 ) -> None:
-    """Let a trained agent act greedily, and watch."""
+    """Let a trained agent act greedily, and watch; or play a board game against it.
+
+    Moves are read from the terminal, or line by line from standard input.
+    """
+    if (run / "config.yaml").is_file() and isinstance(read_agent(run / "config.yaml"), AlphaZeroConfig):
+        _play_against(run, second, simulations, generation, seed, as_json)
+        return
     from pipeline.agents.runs import play as play_run
 
     totals = play_run(run, episodes=episodes, seed=seed, film_path=render, window=window)
@@ -94,6 +130,23 @@ def play(
     typer.echo(f"mean of {len(totals)}: {sum(totals) / len(totals):g}")
     if render is not None:
         say(f"film: {render}")
+
+
+def _play_against(
+    run: Path, second: bool, simulations: int | None, generation: int | None, seed: int, as_json: bool
+) -> None:
+    from pipeline.selfplay import board
+
+    game, agent = board.opponent(run, generation=generation, simulations=simulations, seed=seed)
+    tell = board.as_json(typer.echo) if as_json else board.for_people(Console())
+
+    def ask() -> str | None:
+        if sys.stdin.isatty():
+            typer.echo("your move: ", nl=False, err=as_json)
+        return sys.stdin.readline() or None
+
+    if board.play_game(game, agent, begin=not second, ask=ask, tell=tell) is None:
+        say("no more moves: the game is left as it is")
 
 
 @app.command()
@@ -126,7 +179,12 @@ def compare(
         algorithm, _, own = name.partition(":")
         keys = [key for key in own.split(",") if key]
         place = folder / name.replace(":", "-").replace(",", "-").replace("/", "-")
-        configs[name] = load_agent(algorithm, environment, [*shared, *keys, f"run_dir={place}"])
+        config = load_agent(algorithm, environment, [*shared, *keys, f"run_dir={place}"])
+        if not isinstance(config, AgentConfig):
+            raise ConfigError(
+                f"compare: {algorithm} plays board games, and elo.png compares it with its earlier selves"
+            )
+        configs[name] = config
     path = folder / "compare.png"
     results = compare_runs(configs, path, force=force)
     table = Table("variant", "mean return", "each seed", "steps/s", title=environment)
@@ -142,6 +200,7 @@ def _train(
 ) -> None:
     logging.basicConfig(format="%(message)s")
     config = load_agent(algorithm, environment, overrides or ())
+    assert isinstance(config, AgentConfig)
     tuned = agent_file(algorithm, environment)
     say(f"{algorithm} on {environment}, {tuned or 'default settings'}")
     from pipeline.agents.runs import play as play_run
@@ -164,3 +223,21 @@ def _say(figures: dict[str, Any], config: AgentConfig, folder: Path, render: Pat
     )
     drawn = [path for name in ("curve.png", "maze.png", "film.gif") if (path := folder / name).is_file()]
     say(f"pictures: {', '.join(map(str, [*drawn, *([render] if render else [])]))}")
+
+
+def _learn_game(algorithm: str, game: str, overrides: list[str] | None, force: bool, as_json: bool) -> None:
+    config = load_agent(algorithm, game, overrides or ())
+    assert isinstance(config, AlphaZeroConfig)
+    say(f"{algorithm} on {game}, {agent_file(algorithm, game) or 'default settings'}")
+    from pipeline.selfplay.runs import run
+
+    figures = run(config, force=force)
+    table = Table("against", "wins", "draws", "losses", "score", "95 %", title=f"{game}: {config.run_dir}")
+    for name in (key.removesuffix(".score") for key in figures if key.endswith(".score")):
+        row = {key: figures[f"{name}.{key}"] for key in ("wins", "draws", "losses", "score", "score_low", "score_high")}
+        counts = (str(row[key]) for key in ("wins", "draws", "losses"))
+        table.add_row(name, *counts, f"{row['score']:.3f}", f"{row['score_low']:.3f}–{row['score_high']:.3f}")
+    Console(stderr=True).print(table)
+    say(f"first move: {figures['first_move']}; pictures: {Path(str(config.run_dir)) / 'elo.png'}")
+    if as_json:
+        typer.echo(json.dumps(figures))

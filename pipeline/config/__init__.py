@@ -9,12 +9,14 @@ from pipeline.config.agents import (
     AGENTS,
     A2cConfig,
     AgentConfig,
+    AlphaZeroConfig,
     DqnConfig,
     Exploring,
     OnPolicyConfig,
     PpoConfig,
     ReinforceConfig,
     TabularConfig,
+    TrainedConfig,
 )
 from pipeline.config.base import OptimizerName
 from pipeline.config.data import DataConfig
@@ -59,6 +61,7 @@ __all__ = [
     "A2cConfig",
     "AgentConfig",
     "AlarmConfig",
+    "AlphaZeroConfig",
     "CheckpointConfig",
     "Config",
     "ConfigError",
@@ -96,6 +99,7 @@ __all__ = [
     "SamplingConfig",
     "SftConfig",
     "TabularConfig",
+    "TrainedConfig",
     "agent_file",
     "apply_overrides",
     "dump_config",

@@ -9,16 +9,23 @@ from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
 Count = Annotated[int, Field(ge=0)]
 
 
-class AgentConfig(Section):
-    """What every agent has."""
+class TrainedConfig(Section):
+    """What everything that `align agent` trains has."""
 
     algorithm: str
-    environment: str = Field(description="gymnasium id, such as CartPole-v1; Maze-v0 is this project's")
+    environment: str = Field(description="what to learn: a gymnasium id, or a game for alphazero")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the environment")
+    seed: Count = Field(0, description="of everything")
+    run_dir: str | None = Field(None, description="default runs/ALGORITHM-ENVIRONMENT")
+    progress: bool = True
+
+
+class AgentConfig(TrainedConfig):
+    """What every agent on a gymnasium task has."""
+
     seed: Count = Field(0, description="of everything; copy i of the environment gets seed + i")
     seeds: Positive = Field(1, description="train this many agents, with seed, seed + 1, …; curves show an interval")
     workers: Positive | None = Field(None, description="seeds trained at once; null = one a core")
-    run_dir: str | None = Field(None, description="default runs/ALGORITHM-ENVIRONMENT")
     steps: Positive = Field(50_000, description="environment steps of all copies together")
     copies: Positive = Field(1, description="environments stepped together")
     gamma: Fraction = Field(0.99, description="discount")
@@ -27,7 +34,6 @@ class AgentConfig(Section):
         0, description="steps between looks: the weights that play best are the result; 0 = the last ones are"
     )
     selection_episodes: Positive = Field(50, description="greedy episodes of a look; others than the evaluation's")
-    progress: bool = True
 
 
 class NetworkConfig(Section):
@@ -163,7 +169,56 @@ class PpoConfig(OnPolicyConfig):
     target_kl: Rate | None = Field(None, description="end an update once approx_kl exceeds this")
 
 
-AGENTS: dict[str, type[AgentConfig]] = {
+class AlphaZeroConfig(TrainedConfig):
+    """Self-play with tree search on a board game (Silver et al. 2018)."""
+
+    algorithm: Literal["alphazero"] = "alphazero"
+    generations: Positive = Field(40, description="of self-play and learning from it")
+    games: Positive = Field(512, description="of a generation, played all at once")
+    simulations: Positive = Field(100, description="of a full search, whose visits teach the policy")
+    fast_simulations: Positive = Field(25, description="of the other searches, which only bring the game on (Wu 2019)")
+    full_share: Annotated[float, Field(gt=0, le=1)] = Field(0.25, description="of the moves that get a full search")
+    exploration: NonNegative = Field(1.5, description="c of PUCT")
+    first_play: NonNegative = Field(0.2, description="how much less a move promises that nobody looked at yet")
+    noise_share: Fraction = Field(0.25, description="of Dirichlet's noise in the root's priors")
+    noise_alpha: Rate = Field(1.0, description="α of Dirichlet; about 10 over the number of moves")
+    temperature: NonNegative = Field(1.0, description="of the choice of moves by visits, when a game begins")
+    temperature_end: Rate = Field(0.2, description="late in the game")
+    temperature_halving: Rate = Field(10.0, description="plies in which the distance to the end halves")
+    channels: Positive = Field(64, description="width of the network")
+    blocks: Positive = Field(3, description="of two convolutions each")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the convolutions; auto = bfloat16 on processors with tiles for it (AMX)"
+    )
+    learning_rate: Rate = 2e-3
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="cosine: the rate falls to a twentieth")
+    batch_size: Positive = 256
+    passes: Rate = Field(8.0, description="times that a new position is learned from, on the average")
+    weight_decay: NonNegative = 1e-4
+    value_coef: NonNegative = Field(1.0, description="of (z − v)² beside the policy's cross-entropy")
+    root_value_share: Fraction = Field(
+        0.25, description="of the search's own value in z; the rest is how the game ended"
+    )
+    averaging: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.02, description="share of the way that the playing weights go each step; 1 = they are the learned ones"
+    )
+    max_grad_norm: Rate = 1.0
+    window: Positive = Field(20_000, description="positions that are kept at least")
+    window_share: Fraction = Field(0.5, description="of all positions so far that are kept")
+    gate: Fraction | None = Field(
+        None, description="score against the best so far that a network needs to play on; null = the newest plays"
+    )
+    gate_games: Positive = Field(100, description="of the gate")
+    evaluation_games: Positive = Field(200, description="against each opponent at the end, half of them as the first")
+    evaluation_simulations: Positive = Field(100, description="of its own, at each move of an evaluation")
+    opponent_simulations: Positive = Field(
+        1000, description="of the tree search with random playouts it is held against"
+    )
+    elo_generations: Positive = Field(10, description="earlier selves, spread evenly, that are rated with the last one")
+    elo_games: Positive = Field(40, description="of each with its neighbours and the last one")
+
+
+AGENTS: dict[str, type[TrainedConfig]] = {
     "q_learning": QLearningConfig,
     "sarsa": SarsaConfig,
     "expected_sarsa": ExpectedSarsaConfig,
@@ -171,4 +226,5 @@ AGENTS: dict[str, type[AgentConfig]] = {
     "reinforce": ReinforceConfig,
     "a2c": A2cConfig,
     "ppo": PpoConfig,
+    "alphazero": AlphaZeroConfig,
 }

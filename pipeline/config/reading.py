@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.agents import AGENTS, AgentConfig
+from pipeline.config.agents import AGENTS, TrainedConfig
 from pipeline.config.sections import Config
 from pipeline.starter import shipped
 
@@ -112,7 +112,7 @@ def parse_config(tree: Mapping[str, Any], where: str = "config") -> Config:
     return _validate(Config, tree, where)
 
 
-def load_agent(algorithm: str, environment: str, overrides: Iterable[str] = ()) -> AgentConfig:
+def load_agent(algorithm: str, environment: str, overrides: Iterable[str] = ()) -> TrainedConfig:
     """The config of a classic agent: defaults, configs/agents/<algorithm>-<environment>.yaml if there, overrides.
 
     Raises:
@@ -125,11 +125,11 @@ def load_agent(algorithm: str, environment: str, overrides: Iterable[str] = ()) 
     path = agent_file(algorithm, environment)
     tree = _read_yaml(path) if path is not None else {}
     tree = apply_overrides({"environment": environment, **tree}, overrides)
-    tree["run_dir"] = tree.get("run_dir") or f"runs/{algorithm}-{environment.replace('/', '-')}"
+    tree["run_dir"] = tree.get("run_dir") or f"runs/{algorithm}-{_in_a_name(environment)}"
     return _validate(AGENTS[algorithm], tree, str(path or f"{algorithm} on {environment}"))
 
 
-def read_agent(path: Path) -> AgentConfig:
+def read_agent(path: Path) -> TrainedConfig:
     """The resolved config that a run folder keeps. Raises ConfigError if it is none of an agent's."""
     tree = _read_yaml(path)
     algorithm = tree.get("algorithm")
@@ -140,8 +140,13 @@ def read_agent(path: Path) -> AgentConfig:
 
 def agent_file(algorithm: str, environment: str) -> Path | None:
     """The tuned settings of a pair, from the working directory's configs/ or the project's; None if there are none."""
-    name = AGENT_CONFIGS / f"{algorithm}-{environment.replace('/', '-')}.yaml"
+    name = AGENT_CONFIGS / f"{algorithm}-{_in_a_name(environment)}.yaml"
     return next((path for path in (name, shipped() / name) if path.is_file()), None)
+
+
+def _in_a_name(environment: str) -> str:
+    """As part of a file's name."""
+    return environment.replace("/", "-").replace(":", "-")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
