@@ -34,7 +34,7 @@ from pipeline.collect.store import Store, labels_path
 SERVER = """
 import sys
 from pathlib import Path
-from pipeline.collect.board import Plan
+from pipeline.collect.plan import Plan
 from pipeline.collect.serving import Sitting
 from pipeline.collect.store import Store, labels_path
 run, names, overlap, token = Path(sys.argv[1]), sys.argv[2].split(","), float(sys.argv[3]), sys.argv[4]

@@ -85,7 +85,7 @@ def serve(
     `ssh -L 8484:127.0.0.1:8484`. Stop it and start it again as you like: it goes on where it was.
     """
     from pipeline.collect.annotators import annotators as names_of
-    from pipeline.collect.board import Plan
+    from pipeline.collect.plan import Plan
     from pipeline.collect.serving import Look, Sitting
     from pipeline.collect.sources import checks_of
 

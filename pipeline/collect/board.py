@@ -4,7 +4,6 @@ has the truth, and a new board made from it goes on where the last one stopped."
 import random
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Literal
@@ -12,6 +11,7 @@ from typing import Literal
 from pipeline.collect.asking import Asking
 from pipeline.collect.errors import CollectError
 from pipeline.collect.leases import Leases
+from pipeline.collect.plan import Person, Plan, Progress
 from pipeline.collect.records import Label, Pair, Side, Verdict
 from pipeline.collect.store import ADJUDICATOR, Store, View, now
 
@@ -33,41 +33,6 @@ def verdict_of(choice: Choice, first: Side) -> Verdict:
     if choice == "first":
         return first
     return OTHER[first] if choice == "second" else choice
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a sitting is set up.
-
-    Attributes:
-        annotators: who may answer.
-        overlap: share of pairs that everybody is asked; the others are asked once.
-        check_rate: how often, about, a planted pair is asked while there are any left.
-        seed: decides the overlap, the order in a view, and when planted pairs come.
-    """
-
-    annotators: Sequence[str]
-    overlap: float = 0.2
-    check_rate: float = 0.1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an annotator is: answers given, pairs left that may still be theirs, and the median seconds of the latest
-    answers."""
-
-    done: int
-    left: int
-    pace: float | None
-
-
-@dataclass
-class Person:
-    """What one annotator has done."""
-
-    verdicts: dict[str, Verdict] = field(default_factory=dict)  # by pair
-    seconds: list[float] = field(default_factory=list)
 
 
 class Board:

@@ -9,9 +9,10 @@ from statistics import median
 
 from pipeline.collect.annotators import Doors, owner_token
 from pipeline.collect.asking import asking
-from pipeline.collect.board import Board, Plan
+from pipeline.collect.board import Board
 from pipeline.collect.errors import CollectError
 from pipeline.collect.messages import load_messages
+from pipeline.collect.plan import Plan
 from pipeline.collect.records import Label, Pair
 from pipeline.collect.security import is_loopback
 from pipeline.collect.store import ADJUDICATOR, Store, labels_path

@@ -11,8 +11,9 @@ from starlette.testclient import TestClient
 from pipeline.collect.annotators import Doors
 from pipeline.collect.app import COOKIE, REASONS, Page, build_app, home_of
 from pipeline.collect.asking import at_random
-from pipeline.collect.board import Board, Plan
+from pipeline.collect.board import Board
 from pipeline.collect.messages import load_messages
+from pipeline.collect.plan import Plan
 from pipeline.collect.security import HEADERS, LARGEST, known_host
 from pipeline.collect.store import ADJUDICATOR, Store, labels_path
 

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.collect import board as module
 from pipeline.collect.asking import asking, at_random
-from pipeline.collect.board import Board, Plan, Refused, verdict_of
+from pipeline.collect.board import Board, Refused, verdict_of
 from pipeline.collect.errors import CollectError
+from pipeline.collect.plan import Plan
 from pipeline.collect.records import Pair
 from pipeline.collect.store import Store, labels_path
 

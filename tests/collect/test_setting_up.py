@@ -122,7 +122,7 @@ def test_tokens_tell_nothing_of_each_other() -> None:
 
 
 def test_beyond_this_machine_a_token_is_needed(tmp_path: Path) -> None:
-    from pipeline.collect.board import Plan
+    from pipeline.collect.plan import Plan
 
     with pytest.raises(CollectError, match=r"--host 0\.0\.0\.0 lets other machines in.*--token SECRET"):
         Sitting(tmp_path, [pair(0)], Plan(("anna",)), host="0.0.0.0")
@@ -130,7 +130,7 @@ def test_beyond_this_machine_a_token_is_needed(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_is_told(tmp_path: Path) -> None:
-    from pipeline.collect.board import Plan
+    from pipeline.collect.plan import Plan
 
     first = Sitting(tmp_path, [pair(0)], Plan(("anna",)))
     with pytest.raises(CollectError, match=f"nothing can listen at 127.0.0.1:{first.port}"):
