@@ -118,7 +118,7 @@ def _size_of(name: str, rank: int, targets: str, layers: Any) -> Footprint:
 
 def peaks(config: Config) -> dict[str, float]:
     """GB (10⁹ bytes) that each stage has allocated at its peak, on a GPU in bf16; the driver's own aside."""
-    planner = Planner(config, size_of(config), BF16, True, limits(config))
+    planner = Planner(config, size_of(config), {}, BF16, True, limits(config))
     stages = (planner.sft(), planner.reward(), planner.policy(), planner.evaluate())
     return {one.stage: one.peak / 1e9 for one in stages}
 

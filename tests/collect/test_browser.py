@@ -285,6 +285,7 @@ def test_another_language_guidelines_and_both_schemes(
     assert anna.page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
     assert anna.page.evaluate("document.documentElement.scrollWidth") == 390
     anna.page.click("summary")
+    anna.page.wait_for_function("localStorage.getItem('guidelines') === 'read'")  # the event comes after the click
     anna.page.reload()
     anna.wait()
     assert not anna.page.is_visible(".prose")  # read once, it stays shut

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,10 @@ def test_it_prints_addresses_and_ends_with_a_summary(tmp_path: Path) -> None:
     run = finished_run(tmp_path, prompts=4)
     Store(labels_path(run)).add_label(label(pair(1), "anna", "a"))
     command = [sys.executable, "-m", "pipeline.cli", "collect", str(run), "--port", "0", "--annotators", "anna,ben"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Who runs the tests in the background has Ctrl-C ignored, and so would the server until it listens.
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    server = subprocess.Popen(command, preexec_fn=listen, **pipes)
     assert server.stdout is not None
     lines = [server.stdout.readline().split() for _ in range(3)]
     assert [name for name, _ in lines] == ["anna", "ben", ADJUDICATOR]
