@@ -9,12 +9,22 @@ from pathlib import Path
 
 def write_atomically(path: Path, text: str) -> None:
     """Write beside `path`, flush to disk, then rename: readers see the old file or the whole new one."""
+    with file_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def file_atomically(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` to write; flushed to disk, it takes the place of whatever is there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    yield temporary
+    _flush(temporary)
     os.replace(temporary, path)
+
+
+def _flush(file: Path) -> None:
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def sync_folder(path: Path) -> None:
@@ -39,8 +49,7 @@ def folder_atomically(path: Path) -> Iterator[Path]:
         yield hidden
         for file in hidden.rglob("*"):
             if file.is_file():
-                with open(file, "rb") as opened:
-                    os.fsync(opened.fileno())
+                _flush(file)
         if path.exists():
             os.replace(path, old)
         os.replace(hidden, path)

@@ -2,7 +2,7 @@
 first one speaks."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,18 @@ class Bar:
         elif self._visible and (time.monotonic() - self._spoke > _LINE_EVERY or self._done >= self._total):
             self._spoke = time.monotonic()
             console.print(f"{self._title} {self._done}/{self._total}  {text}", highlight=False)
+
+
+def by_total(advance: Callable[..., None]) -> Callable[[int, Mapping[str, Any]], None]:
+    """Moves a bar for who tells how much is done in all, from 0 on, by what was added since the last time."""
+    before = 0
+
+    def report(done: int, figures: Mapping[str, Any]) -> None:
+        nonlocal before
+        advance(done - before, figures)
+        before = done
+
+    return report
 
 
 @contextmanager

@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"config", "rundir"},
     "agents": {"rl", "config", "rundir", "progress"},
     "games": set(),
-    "selfplay": {"games", "agents", "rl", "config", "rundir", "progress", "evaluation"},
+    "selfplay": {"games", "agents", "rl", "config", "rundir", "atomic", "progress", "evaluation"},
     "lm": {"rl", "processes"},
     "evaluation": {"lm", "rl", "data", "atomic", "processes"},
     "stages": {

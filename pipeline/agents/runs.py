@@ -24,7 +24,7 @@ from pipeline.agents.maze import Maze
 from pipeline.agents.tabular import TabularAgent
 from pipeline.agents.training import load, train
 from pipeline.config import AgentConfig, dump_config, read_agent
-from pipeline.progress import bar
+from pipeline.progress import bar, by_total
 from pipeline.rl.planning import value_iteration
 from pipeline.rundir import RunDir, RunError, StageResult, fingerprint, read_jsonl
 
@@ -157,16 +157,10 @@ def _train(folder: RunDir, config: AgentConfig, report: Callable[[int, dict[str,
 
 
 def _train_here(folder: RunDir, config: AgentConfig, advance: Callable[..., None]) -> None:
-    before = 0
-
-    def report(steps: int, shown: dict[str, float]) -> None:
-        nonlocal before
-        advance(min(steps, config.steps) - before, shown)
-        before = min(steps, config.steps)
-
+    report = by_total(advance)
     threads = torch.get_num_threads()
     try:
-        _train(folder, config, report)
+        _train(folder, config, lambda steps, shown: report(min(steps, config.steps), shown))
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.games import Floats, Game, Ints
-from pipeline.rl.search import Puct, Ucb, visit_policy
+from pipeline.rl.search import Ucb, visit_policy
 from pipeline.selfplay.episodes import draw
 from pipeline.selfplay.tree import Judge, Rule, Trees
 
@@ -96,23 +96,8 @@ class PlayoutJudge:
         self._game, self._rng = game, rng
 
     def __call__(self, states: Ints) -> tuple[Floats, Floats]:
-        legal = self._game.legal(states)
-        order = legal * (1 - self._rng.random(legal.shape, np.float32))  # in (0, 1], only to be told apart
+        order = random_order(self._game, states, self._rng)
         return order / order.sum(axis=1, keepdims=True), play_out(self._game, states, self._rng)
-
-
-def network_player(
-    game: Game,
-    judge: Judge,
-    simulations: int,
-    rng: np.random.Generator,
-    *,
-    exploration: float,
-    reduction: float,
-    opening: int = 0,
-) -> SearchPlayer:
-    """AlphaZero at the board: the search of its training, without the noise."""
-    return SearchPlayer(game, judge, Puct(exploration, reduction), simulations, rng, opening=opening)
 
 
 def playout_player(game: Game, simulations: int, rng: np.random.Generator) -> SearchPlayer:
@@ -122,9 +107,13 @@ def playout_player(game: Game, simulations: int, rng: np.random.Generator) -> Se
 
 def random_moves(game: Game, states: Ints, rng: np.random.Generator) -> Ints:
     """A legal move [N] of each position [N,W], each as likely."""
+    return random_order(game, states, rng).argmax(axis=1)
+
+
+def random_order(game: Game, states: Ints, rng: np.random.Generator) -> Floats:
+    """Numbers [N,A] in (0, 1] by which legal moves can be told apart; 0 for the others."""
     legal = game.legal(states)
-    moves: Ints = (legal * (1 - rng.random(legal.shape, np.float32))).argmax(axis=1)
-    return moves
+    return legal * (1 - rng.random(legal.shape, np.float32))
 
 
 def play_out(game: Game, states: Ints, rng: np.random.Generator) -> Floats:

@@ -1,14 +1,13 @@
 """Whole runs: train, or go on training; then find out how strong it became."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from pipeline.config import AlphaZeroConfig, dump_config
 from pipeline.games import Game, make_game
-from pipeline.progress import bar
+from pipeline.progress import bar, by_total
 from pipeline.rundir import RunDir, RunError, StageDir, fingerprint
 from pipeline.selfplay.figures import elo_curve
 from pipeline.selfplay.rating import elo, first_move, matches, strength
@@ -54,7 +53,7 @@ def run(config: AlphaZeroConfig, *, force: bool = False) -> dict[str, Any]:
 
 def _train_and_rate(game: Game, config: AlphaZeroConfig, folder: RunDir, out: StageDir, learned: str) -> dict[str, Any]:
     with bar(f"alphazero on {config.environment}", config.generations, visible=config.progress) as progress:
-        train(game, config, out, learned, _steps(progress.advance))
+        train(game, config, out, learned, by_total(progress.advance))
     with bar("evaluation", matches(game, config, out.path), visible=config.progress) as progress:
         figures, known = strength(game, config, out.path, progress.advance)
         found = elo(game, config, out.path, known, progress.advance)
@@ -67,14 +66,3 @@ def _figures(game: Game, config: AlphaZeroConfig, folder: RunDir, found: dict[st
     title = f"{config.environment}: {config.evaluation_simulations} simulations a move"
     elo_curve(table, title, folder.path / "elo.png")
     return {"first_move": first_move(game, config, folder.path / STAGE), "elo": table}
-
-
-def _steps(advance: Callable[..., None]) -> Callable[[int, dict[str, float]], None]:
-    before = 0
-
-    def report(done: int, shown: dict[str, float]) -> None:
-        nonlocal before
-        advance(done - before, shown)
-        before = done
-
-    return report

@@ -8,7 +8,6 @@ RUN/
     state.safetensors                  what the next generation needs
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pipeline.atomic import file_atomically
 from pipeline.config import AlphaZeroConfig
 from pipeline.games import Game
 from pipeline.rl.search import Puct
@@ -182,11 +182,8 @@ def _restore(learner: Learner, out: StageDir) -> tuple[int, int]:
 
 
 def _save(tensors: dict[str, Tensor], path: Path, notes: dict[str, str] | None = None) -> None:
-    """Beside `path`, then renamed: what is there is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    whole = {name: value.contiguous() for name, value in tensors.items()}
-    save_file(whole, temporary, notes)
-    os.replace(temporary, path)
+    with file_atomically(path) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, notes)
 
 
 def random_numbers(config: AlphaZeroConfig, generation: int, purpose: int) -> np.random.Generator:
