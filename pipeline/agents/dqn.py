@@ -54,7 +54,7 @@ class DqnAgent:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             shape = (observation_space, int(action_space.n), config.hidden)
-            kind: Any = {"network": config.network, "dueling": config.dueling}
+            kind: Any = {"network": config.network, "dueling": config.dueling, "precision": config.precision}
             self.online = q_network(*shape, **kind)
             self.target = q_network(*shape, **kind) if config.target_network else self.online
         self.target.load_state_dict(self.online.state_dict())

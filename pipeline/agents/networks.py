@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pipeline.agents.errors import AgentError
 from pipeline.agents.mlp import MLPs
 from pipeline.agents.vision import Network, PixelNetworks, PixelQNetwork, Vision, choose
+from pipeline.config.agents import Precision
 from pipeline.rl.action_values import dueling
 from pipeline.rl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from pipeline.rl.moments import RunningMoments
@@ -99,13 +100,19 @@ class QNetwork(nn.Module):
 
 
 def q_network(
-    space: spaces.Space[Any], actions: int, hidden: Sequence[int] | None, *, network: Network, dueling: bool
+    space: spaces.Space[Any],
+    actions: int,
+    hidden: Sequence[int] | None,
+    *,
+    network: Network,
+    dueling: bool,
+    precision: Precision = "float32",
 ) -> "QNetwork | PixelQNetwork":
     """Q(s, ·) for encoded observations of a space; see `vision.choose` and `Encoder`."""
     architecture = choose(space, network)
     if architecture is None:
         return QNetwork(Encoder(space).width, actions, HIDDEN if hidden is None else hidden, dueling=dueling)
-    return PixelQNetwork(Vision(space, architecture, hidden), actions, dueling=dueling)
+    return PixelQNetwork(Vision(space, architecture, hidden, precision=precision), actions, dueling=dueling)
 
 
 POLICY, CRITIC = 0, 1  # of an ActorCritic's networks
@@ -118,6 +125,7 @@ class ActorCritic(nn.Module):
         observation_space: see `Encoder`.
         action_space: Discrete (softmax) or a bounded or unbounded Box (Gaussian with a learned σ per coordinate).
         hidden: widths, for both networks; None = 64 and 64, or as published for the convolutions.
+        precision: see `Vision`.
         network: see `vision.choose`; policy and critic share their convolutions and the layers behind them.
         activation: "tanh" or "relu".
         critic: whether there is one.
@@ -141,6 +149,7 @@ class ActorCritic(nn.Module):
         *,
         hidden: Sequence[int] | None = None,
         network: Network = "auto",
+        precision: Precision = "float32",
         activation: str = "tanh",
         critic: bool = True,
         squash: bool = False,
@@ -174,7 +183,7 @@ class ActorCritic(nn.Module):
             sizes = [[self.encode.width, *(HIDDEN if hidden is None else hidden), count] for count in counts]
             self.networks = MLPs(sizes, activation, last_gains=gains)
         else:
-            vision = Vision(observation_space, architecture, hidden, orthogonal=True)
+            vision = Vision(observation_space, architecture, hidden, orthogonal=True, precision=precision)
             self.networks = PixelNetworks(vision, counts, last_gains=gains)
 
     @torch.no_grad()

@@ -43,6 +43,7 @@ class PolicyGradientAgent:
                 action_space,
                 hidden=config.hidden,
                 network=config.network,
+                precision=config.precision,
                 activation=config.activation,
                 critic=credit(config) != "reward_to_go",
                 squash=config.squash,

@@ -16,8 +16,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from pipeline.agents import film
 from pipeline.agents.figures import Curve, learning_curves, maze_views
 from pipeline.agents.maze import Maze
@@ -158,12 +156,7 @@ def _train(folder: RunDir, config: AgentConfig, report: Callable[[int, dict[str,
 
 def _train_here(folder: RunDir, config: AgentConfig, advance: Callable[..., None]) -> None:
     report = by_total(advance)
-    threads = torch.get_num_threads()
-    try:
-        _train(folder, config, lambda steps, shown: report(min(steps, config.steps), shown))
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)
+    _train(folder, config, lambda steps, shown: report(min(steps, config.steps), shown))
 
 
 def _train_apart(folder: RunDir, configs: Sequence[AgentConfig], advance: Callable[..., None]) -> None:

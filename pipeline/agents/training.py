@@ -3,7 +3,8 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -66,15 +67,27 @@ def build(
     )
 
 
+@contextmanager
+def _for_small_networks() -> Iterator[None]:
+    """One thread, as small networks only lose by sharing, and denormal numbers are 0: Adam's moments of a unit that has
+    died shrink to such, with which every processor takes a hundred times as long. Both hold for the whole process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+
+@_for_small_networks()
 def train(config: AgentConfig, out: StageDir, report: Report) -> StageResult:
     """Learn for `config.steps` environment steps, evaluate, save.
 
     metrics.jsonl gets about 100 rows: step, episodes, return and length (means over the episodes that ended since the
     row before), and what the algorithm says of its learning.
     """
-    torch.set_num_threads(1)  # networks this small only lose by sharing
-    # Adam's moments of a unit that has died shrink to numbers with which every processor takes a hundred times as long.
-    torch.set_flush_denormal(True)
     envs = Environments(config.environment, config.copies, seed=config.seed, options=config.options, training=True)
     agent = build(config, envs.observation_space, envs.action_space, stack=envs.stack)
     rows_every = max(1, config.steps // CURVE_POINTS)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Fraction, NonNegative, Positive, Rate, Section
 
 Count = Annotated[int, Field(ge=0)]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class TrainedConfig(Section):
@@ -44,6 +45,9 @@ class NetworkConfig(Section):
     )
     hidden: list[Positive] | None = Field(
         None, description="widths of the dense layers; null = [64, 64], of convolutions as published"
+    )
+    precision: Precision = Field(
+        "float32", description="of the layers that see pictures; auto = bfloat16 on processors with tiles for it (AMX)"
     )
     clip_rewards: bool = Field(False, description="learn from rewards within [−1, 1]; results count the real ones")
 
@@ -187,7 +191,7 @@ class AlphaZeroConfig(TrainedConfig):
     temperature_halving: Rate = Field(10.0, description="plies in which the distance to the end halves")
     channels: Positive = Field(64, description="width of the network")
     blocks: Positive = Field(3, description="of two convolutions each")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto", description="of the convolutions; auto = bfloat16 on processors with tiles for it (AMX)"
     )
     learning_rate: Rate = 2e-3

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.agents.vision import dtype_of
 from pipeline.config import AlphaZeroConfig
 from pipeline.games import Game
 from pipeline.rl.action_values import polyak_step
 from pipeline.rl.search import search_loss
 from pipeline.selfplay.episodes import Examples, join
-from pipeline.selfplay.network import PolicyValueNetwork, has_fast_bfloat16, legal_logits
+from pipeline.selfplay.network import PolicyValueNetwork, legal_logits
 
 LEAST_RATE = 0.05  # of the learning rate, at the end of the cosine
 
@@ -73,7 +74,7 @@ class Learner:
     def _step(self, rng: np.random.Generator) -> tuple[float, float, float]:
         config = self._config
         planes, legal, policies, targets = self._batch(rng)
-        half = config.precision == "bfloat16" or (config.precision == "auto" and has_fast_bfloat16())
+        half = dtype_of(config.precision) == torch.bfloat16
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             logits, values = self.network(planes)
         loss, policy_loss, value_loss = search_loss(

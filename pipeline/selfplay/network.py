@@ -1,18 +1,17 @@
 """One network with two heads, and its use as a judge: half precision where that is fast, and a memory of positions."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.agents.vision import dtype_of
+from pipeline.config.agents import Precision
 from pipeline.games import Floats, Game, Ints
 
 HEAD = 16  # channels that the heads see of the board
 STEP = 16  # batches have a multiple of it: for every new size the convolutions are compiled
 LEAST = 1e-6  # prior of a legal move that the network gives up on: a search may still find it
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Block(nn.Module):
@@ -74,13 +73,11 @@ class NetworkJudge:
     def __init__(
         self, game: Game, network: PolicyValueNetwork, *, precision: Precision = "auto", remembered: int = 1 << 18
     ) -> None:
-        half = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16())
         self._game = game
         channels, blocks = network.stem.out_channels, len(network.blocks)
         self._network = PolicyValueNetwork(game, channels=channels, blocks=blocks)
         self._network.load_state_dict(network.state_dict())
-        dtype = torch.bfloat16 if half else torch.float32
-        self._network.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network.to(dtype_of(precision)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network.eval().requires_grad_(False)
         self._keys = np.zeros(remembered, np.uint64)
         self._priors = np.zeros((remembered, game.actions), np.float32)
@@ -121,9 +118,3 @@ def position_keys(states: Ints) -> NDArray[np.uint64]:
         keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         keys ^= keys >> np.uint64(31)
     return np.maximum(keys, np.uint64(1))
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether the processor has tiles for matrices (AMX)."""
-    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return ask is not None and bool(ask())

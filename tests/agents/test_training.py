@@ -1,6 +1,5 @@
 """The loop, the evaluation, whole runs in a folder, and what is said when things don't fit."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +137,20 @@ def test_a_dropped_version_becomes_the_newest(caplog: pytest.LogCaptureFixture) 
     assert "Taxi-v3 is gone" in caplog.text
 
 
+def test_the_process_is_left_as_it_was(tmp_path: Path) -> None:
+    """Training wants one thread and no denormal numbers; who calls it wants both back."""
+    torch.set_num_threads(2)
+    try:
+        training.train(config_of(tmp_path, "dqn"), StageDir(tmp_path / "agent", "agent", ""), lambda *row: None)
+        assert torch.get_num_threads() == 2
+        assert torch.tensor(2.0**-149).mul(1.0).item() > 0
+    finally:
+        torch.set_num_threads(1)
+
+
 # ---- keeping the best ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def denormals() -> Iterator[None]:
-    """Training flushes them to zero for the whole process, as its own processes may."""
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.mark.usefixtures("denormals")
 def test_the_weights_that_played_best_are_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at 100, 200, 300 and 400 steps; the second and third are the best, and the later one counts."""
     means = iter([1.0, 5.0, 5.0, 2.0])
@@ -171,7 +173,6 @@ def test_the_weights_that_played_best_are_the_result(tmp_path: Path, monkeypatch
     assert not all(torch.equal(saved[name], kept[3][name]) for name in saved)
 
 
-@pytest.mark.usefixtures("denormals")
 def test_looking_changes_nothing_that_is_learned(tmp_path: Path) -> None:
     rows = {}
     for keep in (0, 100):

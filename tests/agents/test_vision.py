@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from pipeline.agents.environments import Environments
 from pipeline.agents.networks import ActorCritic
 from pipeline.agents.training import build
-from pipeline.agents.vision import PixelNetworks, PixelQNetwork, Vision, choose
+from pipeline.agents.vision import PixelNetworks, PixelQNetwork, Vision, choose, dtype_of
 from pipeline.config import load_agent
 
 ATARI = spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -61,6 +61,29 @@ def test_it_is_natures_network() -> None:
     plain(x.float() / 255)[:, 2].sum().backward()
     network.backward(x, lambda q: (q[:, 2].sum(), torch.eye(6)[2].expand(3, 6)))
     assert_close(network.vision.convolutions[0].weight.grad, layers[0].weight.grad)
+
+
+def test_half_precision_multiplies_only() -> None:
+    """bfloat16 has 8 bits: values and slopes within a few hundredths, yet not the same; nothing is kept in it."""
+    both = {}
+    x = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        network = PixelQNetwork(Vision(ATARI, "nature", precision=precision), 6)
+        network.backward(x, lambda q: (q.square().mean(), q))
+        slope = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+        q = network(x).detach()
+        assert q.dtype == slope.dtype == torch.float32
+        both[precision] = q, slope
+    for whole, half in zip(*both.values(), strict=True):
+        assert 1e-4 < (half - whole).norm() / whole.norm() < 0.03
+
+
+def test_auto_is_half_where_the_processor_has_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for tiles, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda tiles=tiles: tiles, raising=False)
+        assert dtype_of("auto") == dtype
+        assert (dtype_of("float32"), dtype_of("bfloat16")) == (torch.float32, torch.bfloat16)
 
 
 def test_channels_may_come_last() -> None:
