@@ -78,15 +78,16 @@ class Speed(NamedTuple):
     episodes: int = 30  # of the evaluation beside the speed
 
 
+STEP_BY_STEP = ("train_every=1", "gradient_steps=1", "target_every=1", "target_rate=0.005", "learning_rate=5e-4")
+SHORT = ("learning_starts=500", "buffer=10_000", "keep_best=0")
 SPEED = {
     "PPO": Speed("ppo", CARTPOLE, 100_000),
     "A2C": Speed("a2c", CARTPOLE, 200_000),
-    "DQN": Speed("dqn", CARTPOLE, 50_000),
-    "DQN in bouts": Speed(
-        "dqn", CARTPOLE, 50_000, ("train_every=32", "gradient_steps=32", "target_every=32", "target_rate=0.15")
-    ),
+    "DQN": Speed("dqn", CARTPOLE, 50_000, (*STEP_BY_STEP, "keep_best=0")),
+    "DQN in bouts": Speed("dqn", CARTPOLE, 50_000, ("keep_best=0",)),
     # Too few steps to become better at it: what is timed is looking, remembering and four fifths of the learning.
-    "DQN from pixels": Speed("dqn", PONG, 2_500, ("learning_starts=500", "buffer=10_000", "keep_best=0"), 1),
+    "DQN from pixels": Speed("dqn", PONG, 2_500, SHORT, 1),
+    "DQN from pixels, all in float32": Speed("dqn", PONG, 2_500, (*SHORT, "precision=float32"), 1),
 }
 SIDES = ("ours", "sb3")
 

@@ -23,7 +23,7 @@ from pipeline.config import DqnConfig
 from pipeline.rl.action_values import explore, polyak_step, successor_values
 from pipeline.rl.gradients import clear_gradients, clip_gradients
 from pipeline.rl.losses import q_learning_gradient
-from pipeline.rl.returns import td_target
+from pipeline.rl.returns import n_step_target, td_target
 from pipeline.rl.schedules import falling
 
 AT_ONCE = 512  # rows of a forward pass without gradient: what a core's cache holds
@@ -68,9 +68,9 @@ class DqnAgent:
         """Made when the first step comes in: an agent that only plays remembers nothing."""
         cfg = self.config
         if cfg.replay and self._stack > 1:
-            return FrameReplay(cfg.buffer, self._space, cfg.copies, self._random)
+            return FrameReplay(cfg.buffer, self._space, cfg.copies, self._random, n_step=cfg.n_step)
         capacity = cfg.buffer if cfg.replay else max(cfg.train_every, cfg.copies)
-        return ReplayBuffer(capacity, self._space, self._random)
+        return ReplayBuffer(capacity, self._space, self._random, n_step=cfg.n_step)
 
     def anneal(self, share: float) -> None:
         """Explore and step as becomes `share` of the training."""
@@ -111,7 +111,7 @@ class DqnAgent:
         total = 0.0
         for start in range(0, len(states), cfg.batch_size):
             rows = slice(start, start + cfg.batch_size)
-            targets = self.targets(Experience(*(part[rows] for part in batch))) if ahead is None else ahead[rows]
+            targets = self.targets(batch.rows(rows)) if ahead is None else ahead[rows]
             total += self._descend(states[rows], batch.actions[rows], targets)
         return total / cfg.gradient_steps
 
@@ -126,7 +126,8 @@ class DqnAgent:
 
     @torch.no_grad()
     def targets(self, batch: Experience) -> Tensor:
-        """y = r + γ V(s'), V = 0 where terminated; V from the target network, its action perhaps the online one's."""
+        """y = r + γ V(s'), V = 0 where terminated, or the same over a chain of steps; V from the target network, its
+        action perhaps the online one's."""
         successors = self.encode(batch.successors)
         if len(successors) <= AT_ONCE:
             q = self.target(successors)
@@ -136,6 +137,8 @@ class DqnAgent:
             after = successor_values(q, "taken", actions=self.online(successors).argmax(dim=1))
         else:
             after = successor_values(q, "max")
+        if batch.lengths is not None:
+            return n_step_target(batch.rewards, batch.lengths, after, batch.terminated, self.config.gamma)
         return td_target(batch.rewards, after, self.config.gamma * (~batch.terminated).to(q.dtype))
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -34,13 +34,18 @@ class Step:
 
 
 class Experience(NamedTuple):
-    """N steps as tensors: what tables and replay learn from."""
+    """N steps as tensors, or N chains of up to n steps: what tables and replay learn from."""
 
     states: Tensor  # [N,…]
     actions: Tensor  # [N]
-    rewards: Tensor  # [N]
+    rewards: Tensor  # [N], or [N,n]: 0 behind a chain's end
     successors: Tensor  # [N,…]; the true ones
     terminated: Tensor  # [N] bool
+    lengths: Tensor | None = None  # [N] of the chains; None: all are single steps
+
+    def rows(self, rows: slice) -> "Experience":
+        """Some of them."""
+        return Experience(*(part[rows] for part in self if part is not None))
 
     @classmethod
     def of(cls, step: Step) -> "Experience":

@@ -6,6 +6,7 @@ from gymnasium import spaces
 
 from pipeline.agents.environments import Array, Experience, Step
 from pipeline.agents.errors import AgentError
+from pipeline.agents.replay import chains
 
 
 class FrameReplay:
@@ -21,13 +22,20 @@ class FrameReplay:
         observation_space: Box [stack, …].
         copies: E.
         generator: of the draws.
+        n_step: longest chain that is drawn.
 
     Raises:
         AgentError: if a copy's share of the capacity holds no step and its frames.
     """
 
     def __init__(
-        self, capacity: int, observation_space: spaces.Space[object], copies: int, generator: torch.Generator
+        self,
+        capacity: int,
+        observation_space: spaces.Space[object],
+        copies: int,
+        generator: torch.Generator,
+        *,
+        n_step: int = 1,
     ) -> None:
         assert isinstance(observation_space, spaces.Box)
         self._stack, *shape = observation_space.shape
@@ -47,7 +55,7 @@ class FrameReplay:
         self._copies = np.arange(copies)
         self._next = np.zeros(copies, np.int64)  # where each copy's newest frame is, to which a step will be added
         self._begins = np.ones(copies, np.bool_)  # that frame isn't there yet: its episode begins
-        self._filled, self._generator = 0, generator
+        self._filled, self._generator, self._n_step = 0, generator, n_step
 
     def __len__(self) -> int:
         return int(self._drawable.sum())
@@ -93,16 +101,27 @@ class FrameReplay:
         return self.steps(*np.divmod(slots[:count], self._length))
 
     def steps(self, copies: Array, slots: Array) -> Experience:
-        """The steps [N] of these copies at these slots."""
-        after = (slots + 1) % self._length
+        """The steps [N] of these copies at these slots, or the chains that begin with them."""
+        path, lengths = chains(slots, self._n_step, lambda at: self._goes_on(copies, at), self._onward)
+        rewards = (self._rewards[copies, path] * (np.arange(self._n_step)[:, None] < lengths)).T
         parts = (
             self._stacked(copies, slots),
             self._actions[copies, slots],
-            self._rewards[copies, slots],
-            self._stacked(copies, after),
-            self._terminated[copies, slots],
+            rewards if self._n_step > 1 else rewards[:, 0],
+            self._stacked(copies, self._onward(path[-1])),
+            self._terminated[copies, path[-1]],
+            *([lengths] if self._n_step > 1 else []),
         )
         return Experience(*(torch.from_numpy(part) for part in parts))
+
+    def _onward(self, slots: Array) -> Array:
+        after: Array = (slots + 1) % self._length
+        return after
+
+    def _goes_on(self, copies: Array, slots: Array) -> Array:
+        """Whether the episode goes on and its next step is kept whole."""
+        on: Array = self._drawable[copies, self._onward(slots)] & ~self._terminated[copies, slots]
+        return on
 
     def drawable(self) -> tuple[Array, Array]:
         """Copies and slots of all steps that `sample` chooses from."""

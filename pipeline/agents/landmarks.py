@@ -21,6 +21,14 @@ def family(name: str) -> tuple[str, str] | None:
     return next((packages for begin, packages in FAMILIES.items() if name.startswith(begin)), None)
 
 
+def screen(name: str) -> str:
+    """SDL's driver with which pygame draws pixels without a screen, and without complaining that there is none.
+
+    Driving draws nothing at all where it finds "dummy".
+    """
+    return "offscreen" if family(name) == FAMILIES["highway-"] else "dummy"
+
+
 def register(name: str) -> None:
     """Let gymnasium know the environments of the family that `name` belongs to, if it belongs to one.
 

@@ -1,12 +1,29 @@
 """Replay memory (Lin 1992; Mnih et al. 2015): steps kept in a ring, drawn evenly, so that a network sees them mixed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
-from pipeline.agents.environments import Experience, Step
+from pipeline.agents.environments import Array, Experience, Step
+
+
+def chains(
+    places: Array, longest: int, goes_on: Callable[[Array], Array], onward: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """Places [n,N] of the n = `longest` steps from some [N], one after the other, and how many they are [N].
+
+    A chain that `goes_on` no longer (asked with places, answers [N] bool) stays at its last step.
+    """
+    path, lengths = [places], np.ones(len(places), np.int64)
+    going = np.ones(len(places), np.bool_)
+    for _ in range(longest - 1):
+        going = going & goes_on(path[-1])
+        path.append(np.where(going, onward(path[-1]), path[-1]))
+        lengths += going
+    return np.stack(path), lengths
 
 
 class ReplayBuffer:
@@ -16,12 +33,15 @@ class ReplayBuffer:
         capacity: steps kept.
         observation_space: Box or Discrete; decides shape and dtype.
         generator: of the draws.
+        n_step: longest chain that is drawn.
 
     Raises:
         ValueError: if capacity is below 1.
     """
 
-    def __init__(self, capacity: int, observation_space: spaces.Space[object], generator: torch.Generator) -> None:
+    def __init__(
+        self, capacity: int, observation_space: spaces.Space[object], generator: torch.Generator, *, n_step: int = 1
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity: got {capacity}; use at least 1")
         sample = np.asarray(observation_space.sample())
@@ -33,7 +53,9 @@ class ReplayBuffer:
             "successors": np.zeros((capacity, *sample.shape), kind),
             "terminated": np.zeros(capacity, np.bool_),
         }
-        self._capacity, self._generator = capacity, generator
+        self._ended = np.zeros(capacity, np.bool_)
+        self._capacity, self._generator, self._n_step = capacity, generator, n_step
+        self._copies = 1
         self._next = self._filled = 0
 
     def __len__(self) -> int:
@@ -49,6 +71,8 @@ class ReplayBuffer:
             places = np.arange(self._next, self._next + count) % self._capacity
         for name, kept in self._kept.items():
             kept[places] = getattr(step, name)
+        self._ended[places] = step.terminated | step.truncated
+        self._copies = count
         self._next = (self._next + count) % self._capacity
         self._filled = min(self._capacity, self._filled + count)
 
@@ -61,4 +85,21 @@ class ReplayBuffer:
         if not self._filled:
             raise ValueError("sample: the memory is empty; add steps first")
         rows = torch.randint(self._filled, (count,), generator=self._generator).numpy()
-        return Experience(*(torch.from_numpy(kept[rows]) for kept in self._kept.values()))
+        if self._n_step == 1:
+            return Experience(*(torch.from_numpy(kept[rows]) for kept in self._kept.values()))
+        path, lengths = chains(rows, self._n_step, self._goes_on, self._onward)
+        parts = {name: kept[path[-1]] for name, kept in self._kept.items()}
+        parts |= {name: self._kept[name][rows] for name in ("observations", "actions")}
+        parts["rewards"] = (self._kept["rewards"][path] * (np.arange(self._n_step)[:, None] < lengths)).T
+        tensors = (torch.from_numpy(part) for part in (*parts.values(), lengths))
+        return Experience(*tensors)
+
+    def _onward(self, places: Array) -> Array:
+        """The same copy's next steps."""
+        after: Array = (places + self._copies) % self._capacity
+        return after
+
+    def _goes_on(self, places: Array) -> Array:
+        """Whether the episode goes on and its next step is kept."""
+        kept: Array = (places - self._next) % self._capacity < self._capacity - self._copies  # the oldest is 0
+        return kept & ~self._ended[places]

@@ -21,6 +21,7 @@ from pipeline.agents.agent import Agent, Exploration
 from pipeline.agents.dqn import DqnAgent
 from pipeline.agents.environments import Environments, Episode, make, with_limit
 from pipeline.agents.errors import AgentError
+from pipeline.agents.landmarks import screen
 from pipeline.agents.policy_gradient import PolicyGradientAgent
 from pipeline.agents.tabular import TabularAgent
 from pipeline.config import AgentConfig, DqnConfig, OnPolicyConfig, TabularConfig
@@ -203,7 +204,7 @@ def load(config: AgentConfig, folder: Path, render_mode: str = "rgb_array") -> t
         AgentError: if the environment can't be made, or the saved agent is none of this config.
     """
     if render_mode == "rgb_array":
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame looks for a screen, and complains, to draw pixels
+        os.environ.setdefault("SDL_VIDEODRIVER", screen(config.environment))
     options = with_limit(config.environment, config.options)
     env = make(config.environment, {**options, "render_mode": render_mode})
     agent = build(config, env.observation_space, env.action_space)

@@ -112,6 +112,7 @@ class DqnConfig(Exploring, NetworkConfig):
     target_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="share of the way that a copy goes; 1 = all, .005 with target_every=1 = a slow average"
     )
+    n_step: Positive = Field(1, description="rewards that are summed before the target network takes over")
     double: bool = Field(False, description="a' chosen online, valued by the target network (van Hasselt 2016)")
     dueling: bool = Field(False, description="value and advantage heads (Wang et al. 2016)")
     loss: Literal["huber", "mse"] = "huber"

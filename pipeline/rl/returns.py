@@ -108,3 +108,27 @@ def td_target(rewards: Tensor, next_values: Tensor, discounts: Tensor) -> Tensor
     check_shape("next_values", next_values, rewards.shape)
     check_shape("discounts", discounts, rewards.shape)
     return rewards + discounts * next_values
+
+
+def n_step_target(rewards: Tensor, lengths: Tensor, next_values: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+    """y = Σ_{k<m} γ^k r_k + γ^m [not terminated] V(s_m)  (Sutton & Barto 2018, Eq. 7.1; Hessel et al. 2018, Sec. 3).
+
+    Off-policy it is biased: the actions on the way are those that were taken, not the best ones.
+
+    Args:
+        rewards: [N,n], 0 behind the m-th.
+        lengths: [N] integers m in 1..n, fewer than n where an episode, or what is known of it, ends before.
+        next_values: [N] value of the state after m steps.
+        terminated: [N] bool, whether that state has no future.
+        gamma: discount in [0, 1].
+
+    Returns:
+        [N], in reward units.
+
+    Raises:
+        ValueError: if a shape disagrees.
+    """
+    for name, value in (("lengths", lengths), ("terminated", terminated)):
+        check_shape(name, value, rewards.shape[:1])
+    summed = discounted_returns(rewards, torch.full_like(rewards, gamma), rewards.new_zeros(()))[:, 0]
+    return td_target(summed, next_values, gamma ** lengths.to(summed.dtype) * ~terminated)

@@ -44,6 +44,15 @@ def test_targets_by_hand(options: dict[str, bool], expected: float) -> None:
     assert agent.targets(batch(True)).tolist() == [2.0]
 
 
+def test_targets_of_chains_by_hand() -> None:
+    """γ = ½, rewards 2, 4, 8: two steps and what follows, or three and nothing."""
+    one, lengths = torch.ones(2, 1), torch.tensor([2, 3])
+    rewards = torch.tensor([[2.0, 4.0, 0.0], [2.0, 4.0, 8.0]])
+    chains = Experience(one, torch.zeros(2), rewards, one, torch.tensor([False, True]), lengths)
+    assert agent_with(n_step=3).targets(chains).tolist() == [2 + 4 / 2 + 20 / 4, 2 + 4 / 2 + 8 / 4]
+    assert agent_with(n_step=3, double=True).targets(chains).tolist() == [2 + 4 / 2 + 10 / 4, 2 + 4 / 2 + 8 / 4]
+
+
 def test_a_truncated_step_still_bootstraps() -> None:
     agent = agent_with()
     cut = Step(np.ones((1, 1)), np.array([0]), np.array([2.0]), np.ones((1, 1)), np.array([False]), np.array([True]))
@@ -75,7 +84,7 @@ def test_continuous_actions_are_refused_in_one_sentence() -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("options", [[], ["double=true", "dueling=true", "loss=mse", "copies=2"]])
+@pytest.mark.parametrize("options", [[], ["double=true", "dueling=true", "loss=mse", "copies=2", "n_step=3"]])
 def test_it_finds_the_way_through_a_corridor(options: list[str]) -> None:
     maze = ["options={text: S....G}", "hidden=[32]", "learning_starts=100", "train_every=2", "target_every=50"]
     config = load_agent("dqn", "Maze-v0", [*maze, *options])

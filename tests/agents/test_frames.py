@@ -12,6 +12,7 @@ from gymnasium.wrappers import FrameStackObservation, TimeLimit
 from pipeline.agents import frames as frames_module
 from pipeline.agents.environments import Environments, Experience, Step
 from pipeline.agents.frames import FrameReplay
+from pipeline.agents.replay import ReplayBuffer
 
 STACK = 4
 
@@ -48,7 +49,7 @@ def name() -> str:
 
 def rows(experience: Experience) -> list[tuple[object, ...]]:
     """Every step as something that can be sorted and compared."""
-    parts = [part.numpy() for part in experience]
+    parts = [part.numpy() for part in experience if part is not None]
     return sorted(tuple(part[i].tobytes() for part in parts) for i in range(len(parts[0])))
 
 
@@ -58,7 +59,7 @@ def whole(step: Step, copy: int) -> Experience:
     return Experience(
         *(part[copy : copy + 1] for part in one[:2]),
         one.rewards[copy : copy + 1].float(),
-        *(part[copy : copy + 1] for part in one[3:]),
+        *(part[copy : copy + 1] for part in one[3:5]),  # type: ignore[index]
     )
 
 
@@ -89,6 +90,24 @@ def test_it_gives_the_steps_that_whole_stacks_give(name: str, capacity: int) -> 
         assert 3 * 10 <= len(kept) <= 60
     else:
         assert len(kept) == 900
+
+
+@pytest.mark.parametrize("capacity", [60, 3_000])
+def test_its_chains_are_those_of_whole_stacks(name: str, capacity: int) -> None:
+    envs = Environments(name, 3, seed=0)
+    kept = FrameReplay(capacity, envs.observation_space, 3, torch.Generator().manual_seed(0), n_step=3)
+    plain = ReplayBuffer(10_000, envs.observation_space, torch.Generator().manual_seed(0), n_step=3)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        step = envs.step((rng.random(3) < 0.15).astype(np.int64))
+        kept.add(step)
+        plain.add(step)
+    # What counts is a copy's frame and the number of its steps: the plain memory holds older ones too.
+    mine, all_of_them = rows(kept.sample(500)), set(rows(plain.sample(20_000)))
+    assert set(mine) <= all_of_them
+    lengths = np.array([np.frombuffer(row[5], np.int64)[0] for row in mine])  # type: ignore[call-overload]
+    assert {1, 2, 3} == set(lengths.tolist())
+    assert (lengths == 3).mean() > 0.4
 
 
 def test_draws_are_even_over_what_is_kept(name: str) -> None:

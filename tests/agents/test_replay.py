@@ -1,5 +1,7 @@
 """The memory: a ring whose draws never reach over the end of an episode."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,36 @@ def test_no_draw_reaches_over_the_end_of_an_episode() -> None:
     assert ended > 50
     assert ((drawn.successors - drawn.states).abs() <= 1).all()
     assert (drawn.successors[drawn.terminated] == 5).all()  # only the goal ends an episode; the clock doesn't
+
+
+@pytest.mark.parametrize("capacity", [1000, 31])  # a ring that never goes round; one whose length three don't divide
+def test_chains_are_the_steps_one_after_the_other(capacity: int) -> None:
+    """Of three copies out of step, against every copy's own list; a reward tells a step."""
+    envs = Environments("Maze-v0", 3, seed=0, options={"text": "S....G", "max_episode_steps": 7})
+    kept = ReplayBuffer(capacity, envs.observation_space, torch.Generator().manual_seed(0), n_step=4)
+    rng, lists, ended = np.random.default_rng(0), [[], [], []], []  # type: ignore[var-annotated]
+    for number in range(100):
+        step = envs.step(rng.choice([1, 1, 3], size=3))
+        step = replace(step, rewards=3.0 * number + np.arange(3))
+        kept.add(step)
+        ended.append(step.terminated | step.truncated)
+        for copy, steps in enumerate(lists):
+            steps.append([int(part[copy]) for part in (step.observations, step.successors, step.terminated)])
+    drawn = kept.sample(3000)
+    assert drawn.rewards.shape == (3000, 4)
+    assert drawn.lengths is not None
+    seen = set()
+    for row in range(3000):
+        number, copy = divmod(int(drawn.rewards[row, 0]), 3)
+        length = 1
+        while length < 4 and number + length < 100 and not ended[number + length - 1][copy]:
+            length += 1
+        assert drawn.lengths[row] == length
+        assert drawn.rewards[row].tolist() == [3 * (number + k) + copy if k < length else 0 for k in range(4)]
+        assert drawn.states[row] == lists[copy][number][0]
+        assert [drawn.successors[row], drawn.terminated[row]] == lists[copy][number + length - 1][1:]
+        seen.add((length, bool(drawn.terminated[row]), number + length == 100))
+    assert {(4, False, False), (4, True, False), (2, False, True), (2, True, False), (2, False, False)} <= seen
 
 
 def test_draws_are_even_and_repeatable() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from torch import Tensor
 from torch.testing import assert_close
 
-from pipeline.rl.returns import discounted_returns, discounts_and_lambdas, gae, td_target
+from pipeline.rl.returns import discounted_returns, discounts_and_lambdas, gae, n_step_target, td_target
 
 from .builders import FEW, LENGTHS, SEEDS, last_of, mask_of, rollout_of
 
@@ -33,6 +33,36 @@ def test_returns_of_no_steps() -> None:
 
 def test_td_target_shows_the_digits() -> None:
     assert_close(td_target(f64([1, 2]), f64([5, 7]), f64([0.1, 0])), f64([1.5, 2]))
+
+
+def test_n_step_target_shows_the_digits() -> None:
+    """Chains of three, of two that a clock cut off, and of two that ended; each with V = 7 behind it."""
+    rewards = torch.tensor([[1, 2, 3], [1, 2, 0], [1, 2, 0]], dtype=torch.float64)
+    lengths, terminated = torch.tensor([3, 2, 2]), torch.tensor([False, False, True])
+    values = torch.full((3,), 7.0, dtype=torch.float64)
+    assert_close(n_step_target(rewards, lengths, values, terminated, 0.1), f64([1.237, 1.27, 1.2])[0])
+
+
+@FEW
+@given(LENGTHS, SEEDS)
+def test_n_step_targets_are_gae_with_a_lambda_that_ends_after_n_steps(lengths: list[int], seed: int) -> None:
+    """Of chains that start an episode, against what `gae` and `discounts_and_lambdas` make of the same steps."""
+    lengths = [max(1, length) for length in lengths]
+    rollout = rollout_of(lengths, seed)
+    rewards, values, following = rollout.rewards, rollout.values, rollout.next_values
+    assert values is not None
+    assert following is not None
+    discounts, lambdas = discounts_and_lambdas(rollout, 0.9, 1.0)
+    for n in range(1, 4):
+        steps = torch.tensor([min(n, length) for length in lengths])
+        ended = [(rollout.terminated | rollout.truncated)[row, : int(m)] for row, m in enumerate(steps)]
+        steps = torch.tensor([int(flags.nonzero()[0]) + 1 if flags.any() else len(flags) for flags in ended])
+        rows = torch.arange(len(steps))
+        chains = rewards[:, :n] * (torch.arange(rewards[:, :n].shape[1]) < steps[:, None])
+        found = n_step_target(chains, steps, following[rows, steps - 1], rollout.terminated[rows, steps - 1], 0.9)
+        short = lambdas.clone()
+        short[rows, steps - 1] = 0.0
+        assert_close(found, (gae(rewards, values, following, discounts, short) + values)[:, 0])
 
 
 def test_lambda_0_is_the_td_error_and_lambda_1_the_return_minus_the_value() -> None:
