@@ -1,9 +1,12 @@
 """Environments of other packages: MinAtar's adapter, driving, and what is said where a package is missing."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from pipeline.agents.environments import make
 
@@ -73,3 +76,19 @@ def test_driving_is_known_by_its_own_name() -> None:
     pytest.importorskip("highway_env")
     env = make("highway-fast-v0", {})
     assert env.reset(seed=0)[0].shape == (5, 5)
+
+
+def test_a_drive_can_be_filmed_without_a_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, as pygame looks for its driver once: no picture is black, and they move."""
+    pytest.importorskip("highway_env")
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    run = tmp_path / "run"
+    train = ["dqn", "highway-fast-v0", "steps=20", "learning_starts=10", "evaluation_episodes=1", "keep_best=0"]
+    film = ["play", str(run), "--episodes", "1", "--render", str(tmp_path / "road.gif")]
+    for arguments in ([*train, f"run_dir={run}"], film):
+        subprocess.run([sys.executable, "-m", "pipeline.cli", "agent", *arguments], check=True, capture_output=True)
+    with Image.open(tmp_path / "road.gif") as picture:
+        frames = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(picture)]
+    assert len(frames) > 2
+    assert all(frame.std() > 5 for frame in frames)
