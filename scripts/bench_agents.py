@@ -103,6 +103,7 @@ def main() -> None:
     figures.add_argument("--seeds", type=int, default=5)
     figures.add_argument("--out", type=Path, default=Path("runs/agents"))
     figures.add_argument("--into", type=Path, default=Path("docs/agents"))
+    figures.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES))
     speed = commands.add_parser("speed", help="steps a second beside Stable-Baselines3")
     speed.add_argument("--rounds", type=int, default=3)
     speed.add_argument("--only", nargs="+", choices=SPEED, default=list(SPEED))
@@ -115,7 +116,7 @@ def main() -> None:
     if arguments.command == "table":
         print_table(arguments.seeds, arguments.out, arguments.only)
     elif arguments.command == "figures":
-        draw_figures(arguments.seeds, arguments.out, arguments.into)
+        draw_figures(arguments.seeds, arguments.out, arguments.into, arguments.only)
     elif arguments.command == "speed":
         compare_speed(arguments.rounds, arguments.only, arguments.json)
     else:
@@ -146,12 +147,13 @@ def print_table(seeds: int, out: Path, only: list[str]) -> None:
         )
 
 
-def draw_figures(seeds: int, out: Path, into: Path) -> None:
-    """Every one of FIGURES, and the maze."""
+def draw_figures(seeds: int, out: Path, into: Path, names: list[str]) -> None:
+    """Some of FIGURES, and the maze."""
     from pipeline.agents.runs import compare, run
     from pipeline.config import load_agent
 
-    for figure, (task, variants) in FIGURES.items():
+    for figure in names:
+        task, variants = FIGURES[figure]
         configs = {}
         for label, (algorithm, *overrides) in variants.items():
             place = out / "-".join([algorithm, task, *overrides])  # a run of the table is taken from there
