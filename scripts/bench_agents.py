@@ -120,8 +120,7 @@ def main() -> None:
     elif arguments.command == "speed":
         compare_speed(arguments.rounds, arguments.only, arguments.json)
     else:
-        side = ours if arguments.side == "ours" else sb3
-        print(json.dumps(side(SPEED[arguments.name], arguments.seed)))
+        print(json.dumps(one_side(arguments.side, SPEED[arguments.name], arguments.seed)))
 
 
 def print_table(seeds: int, out: Path, only: list[str]) -> None:
@@ -193,87 +192,21 @@ def compare_speed(rounds: int, names: list[str], file: Path | None) -> None:
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def ours(speed: Speed, seed: int) -> dict[str, Any]:
-    """This project, by its config for the task."""
+def one_side(side: str, speed: Speed, seed: int) -> dict[str, float]:
+    """Train by our config for the task, here or there; steps a second, and what the result plays."""
     from pipeline.agents.training import train
     from pipeline.config import load_agent
     from pipeline.rundir import StageDir
 
     own = [f"steps={speed.steps}", f"seed={seed}", f"evaluation_episodes={speed.episodes}"]
     config = load_agent(speed.algorithm, speed.task, [*speed.overrides, *own])
+    if side == "sb3":
+        from beside import sb3_side
+
+        return sb3_side.train(config)
     with tempfile.TemporaryDirectory() as folder:
         result = train(config, StageDir(Path(folder) / "run", "agent", ""), lambda steps, figures: None)
     return {name: result.metrics[name] for name in ("steps_per_second", "mean_return")}
-
-
-def sb3(speed: Speed, seed: int) -> dict[str, Any]:
-    """Stable-Baselines3 with the settings of our config; its DQN knows no loss but Huber's."""
-    import time
-
-    import torch
-    from stable_baselines3 import A2C, DQN, PPO
-    from stable_baselines3.common.evaluation import evaluate_policy
-
-    from pipeline.config import load_agent
-
-    torch.set_num_threads(1)
-    ours: Any = load_agent(speed.algorithm, speed.task, speed.overrides)
-    envs = sb3_envs(ours, ours.copies, seed)
-    policy = "CnnPolicy" if speed.task == PONG else "MlpPolicy"  # the same convolutions as ours
-
-    def rate(value: float, schedule: str) -> Any:
-        return (lambda left: left * value) if schedule == "linear" else value
-
-    shared = {
-        "learning_rate": rate(ours.learning_rate, ours.schedule),
-        "gamma": ours.gamma,
-        "policy_kwargs": {} if speed.task == PONG else {"net_arch": list(ours.hidden)},
-        "device": "cpu",
-        "seed": seed,
-    }
-    if speed.algorithm == "dqn":
-        model: Any = DQN(
-            policy,
-            envs,
-            buffer_size=ours.buffer,
-            batch_size=ours.batch_size,
-            learning_starts=ours.learning_starts,
-            train_freq=ours.train_every // ours.copies,  # they count steps of all copies together
-            gradient_steps=ours.gradient_steps,
-            target_update_interval=ours.target_every,
-            tau=ours.target_rate,
-            exploration_fraction=ours.epsilon_share,
-            exploration_final_eps=ours.epsilon_end,
-            **shared,
-        )
-    else:
-        shared |= {"n_steps": ours.horizon, "gae_lambda": ours.gae_lambda, "ent_coef": ours.entropy_coef}
-        if speed.algorithm == "a2c":
-            model = A2C(policy, envs, **shared)
-        else:
-            clip = rate(ours.clip, ours.clip_schedule)
-            passes = {"batch_size": ours.minibatch_size, "n_epochs": ours.epochs}
-            model = PPO(policy, envs, clip_range=clip, **passes, **shared)
-    started = time.perf_counter()
-    model.learn(speed.steps)
-    seconds = time.perf_counter() - started
-    held = sb3_envs(ours, min(10, speed.episodes), seed + 100_003)
-    mean, _ = evaluate_policy(model, held, n_eval_episodes=speed.episodes, deterministic=True)
-    return {"steps_per_second": model.num_timesteps / seconds, "mean_return": float(mean)}
-
-
-def sb3_envs(config: Any, copies: int, seed: int) -> Any:
-    """Copies of the task, with their own preprocessing of pixels."""
-    from stable_baselines3.common.env_util import make_atari_env, make_vec_env
-    from stable_baselines3.common.vec_env import VecFrameStack
-
-    if config.environment != PONG:
-        return make_vec_env(config.environment, copies, seed=seed)
-    import ale_py  # noqa: F401  (registers the games)
-
-    options = {key: value for key, value in config.options.items() if key == "repeat_action_probability"}
-    envs = make_atari_env(PONG, copies, seed=seed, env_kwargs={"frameskip": 1, **options})
-    return VecFrameStack(envs, 4)
 
 
 if __name__ == "__main__":
