@@ -13,24 +13,19 @@ import pytest
 
 from pipeline.collect.store import ADJUDICATOR, Store, labels_path
 from pipeline.evaluation.alpaca import Output, write_outputs
-from tests.report.chromium import PROGRAM
+from tests.chromium import chromium
 
 from .browsing import PATIENCE, Person, Server, shown
 from .builders import finished_run
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
 
 VERDICTS = {"1": "first", "2": "second", "t": "tie", "b": "both_bad", "s": "skip"}
 Serve = Callable[..., Server]
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
@@ -47,11 +42,11 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 @pytest.fixture
-def visit(chromium: Any) -> Iterator[Callable[..., Person]]:
+def visit(browser: Any) -> Iterator[Callable[..., Person]]:
     contexts = []
 
     def come(address: str, *, width: int = 1280, **options: Any) -> Person:
-        contexts.append(chromium.new_context(viewport={"width": width, "height": 900}, **options))
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         return Person(contexts[-1].new_page()).open(address)
 
     yield come

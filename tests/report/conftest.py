@@ -6,17 +6,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.report.html import write_report
+from tests.chromium import Tab, chromium
 
 from .builder import build
-from .chromium import PROGRAM, Tab, tab
 
 
 @pytest.fixture(scope="package")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    if PROGRAM is None:
-        pytest.skip("no chromium, google-chrome or chrome in PATH")
-    with tab(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
+def browser() -> Iterator[Tab]:
+    with chromium() as started:
+        yield Tab(started.new_page())
 
 
 @pytest.fixture(scope="package")

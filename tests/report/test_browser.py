@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.report.compare import write_comparison
 from pipeline.report.html import write_report
+from tests.chromium import Tab
 
 from .builder import build, configure
-from .chromium import Tab
 from .test_report import plant_hostile_texts
 
 TOO_WIDE = """[...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5
@@ -20,9 +20,9 @@ TOO_WIDE = """[...document.querySelectorAll("body *")].filter((e) => e.getBoundi
 @pytest.mark.parametrize(
     ("width", "scheme", "media", "paper"),
     [
-        (1280, "light", "", "rgb(251, 250, 248)"),
-        (390, "dark", "", "rgb(21, 23, 26)"),
-        (320, "light", "", "rgb(251, 250, 248)"),
+        (1280, "light", "screen", "rgb(251, 250, 248)"),
+        (390, "dark", "screen", "rgb(21, 23, 26)"),
+        (320, "light", "screen", "rgb(251, 250, 248)"),
         (700, "dark", "print", "rgb(255, 255, 255)"),
     ],
 )
@@ -121,7 +121,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "page.html"
 
 
-@pytest.mark.parametrize(("width", "media"), [(1280, ""), (390, ""), (700, "print")])
+@pytest.mark.parametrize(("width", "media"), [(1280, "screen"), (390, "screen"), (700, "print")])
 def test_a_comparison_fits_and_is_quiet(browser: Tab, comparison: Path, width: int, media: str) -> None:
     browser.open(comparison, width=width, media=media)
     assert browser.run("document.documentElement.scrollWidth") == width

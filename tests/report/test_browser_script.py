@@ -6,9 +6,9 @@ from typing import Any
 
 from pipeline.report.compare import write_comparison
 from pipeline.report.html import write_report
+from tests.chromium import Tab
 
 from .builder import build
-from .chromium import Tab
 from .test_report import HOSTILE, plant_hostile_texts
 
 TABLE = """<table id="planted"><caption>c</caption><thead><tr><th>Value</th><th>Word</th></tr></thead><tbody>

@@ -22,7 +22,7 @@ async function whichTab() {
   const channel = new BroadcastChannel(location.pathname);
   const taken = new Promise((resolve) => {
     channel.onmessage = ({ data }) => data.taken === mine && resolve(true);
-    setTimeout(() => resolve(false), 60);
+    setTimeout(() => resolve(false), 200); // a tab out of sight answers late
   });
   channel.postMessage({ asks: mine });
   if (await taken) mine = fresh();
