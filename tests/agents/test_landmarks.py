@@ -9,6 +9,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from pipeline.agents.environments import make
+from pipeline.agents.training import EVALUATION_SEED, train
+from pipeline.config import load_agent
+from pipeline.rundir import StageDir
 
 pytest.importorskip("minatar")
 BREAKOUT = "MinAtar/Breakout-v1"
@@ -92,3 +95,23 @@ def test_a_drive_can_be_filmed_without_a_screen(tmp_path: Path, monkeypatch: pyt
         frames = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(picture)]
     assert len(frames) > 2
     assert all(frame.std() > 5 for frame in frames)
+
+
+@pytest.mark.slow
+def test_a_driver_learns(tmp_path: Path) -> None:
+    """1,500 seconds on the road, in light traffic: longer drives than those of a driver who does anything."""
+    pytest.importorskip("highway_env")
+    road = ["options={config: {vehicles_count: 12, duration: 15}}", "hidden=[64,64]", "learning_rate=1e-3"]
+    short = ["steps=1500", "target_every=100", "epsilon_share=0.5", "keep_best=0", "evaluation_episodes=30"]
+    config = load_agent("dqn", "highway-fast-v0", [*road, *short])
+    learned = train(config, StageDir(tmp_path / "agent", "agent", ""), lambda steps, figures: None).metrics
+    env, rng = make("highway-fast-v0", config.options), np.random.default_rng(0)
+    returns = []
+    for episode in range(30):
+        env.reset(seed=config.seed + EVALUATION_SEED + episode)
+        total, ended = 0.0, False
+        while not ended:
+            _, reward, terminated, truncated, _ = env.step(int(rng.integers(5)))
+            total, ended = total + float(reward), terminated or truncated
+        returns.append(total)
+    assert learned["mean_return"] > np.mean(returns) + 2
