@@ -79,7 +79,7 @@ class Speed(NamedTuple):
 
 
 STEP_BY_STEP = ("train_every=1", "gradient_steps=1", "target_every=1", "target_rate=0.005", "learning_rate=5e-4")
-SHORT = ("learning_starts=500", "buffer=10_000", "keep_best=0")
+SHORT = ("learning_starts=500", "buffer=10_000", "keep_best=0", "n_step=1")
 SPEED = {
     "PPO": Speed("ppo", CARTPOLE, 100_000),
     "A2C": Speed("a2c", CARTPOLE, 200_000),
