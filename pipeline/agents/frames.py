@@ -102,15 +102,15 @@ class FrameReplay:
 
     def steps(self, copies: Array, slots: Array) -> Experience:
         """The steps [N] of these copies at these slots, or the chains that begin with them."""
-        path, lengths = chains(slots, self._n_step, lambda at: self._goes_on(copies, at), self._onward)
-        rewards = (self._rewards[copies, path] * (np.arange(self._n_step)[:, None] < lengths)).T
+        path, real = chains(slots, self._n_step, lambda at: self._goes_on(copies, at), self._onward)
+        rewards = (self._rewards[copies, path] * real).T
         parts = (
             self._stacked(copies, slots),
             self._actions[copies, slots],
             rewards if self._n_step > 1 else rewards[:, 0],
             self._stacked(copies, self._onward(path[-1])),
             self._terminated[copies, path[-1]],
-            *([lengths] if self._n_step > 1 else []),
+            *([real.sum(axis=0)] if self._n_step > 1 else []),
         )
         return Experience(*(torch.from_numpy(part) for part in parts))
 

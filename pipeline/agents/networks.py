@@ -106,7 +106,7 @@ def q_network(
     *,
     network: Network,
     dueling: bool,
-    precision: Precision = "float32",
+    precision: Precision,
 ) -> "QNetwork | PixelQNetwork":
     """Q(s, ·) for encoded observations of a space; see `vision.choose` and `Encoder`."""
     architecture = choose(space, network)
@@ -125,8 +125,8 @@ class ActorCritic(nn.Module):
         observation_space: see `Encoder`.
         action_space: Discrete (softmax) or a bounded or unbounded Box (Gaussian with a learned σ per coordinate).
         hidden: widths, for both networks; None = 64 and 64, or as published for the convolutions.
-        precision: see `Vision`.
         network: see `vision.choose`; policy and critic share their convolutions and the layers behind them.
+        precision: see `Vision`.
         activation: "tanh" or "relu".
         critic: whether there is one.
         squash: tanh the Gaussian into the bounds instead of clipping what lies outside.

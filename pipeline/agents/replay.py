@@ -13,17 +13,15 @@ from pipeline.agents.environments import Array, Experience, Step
 def chains(
     places: Array, longest: int, goes_on: Callable[[Array], Array], onward: Callable[[Array], Array]
 ) -> tuple[Array, Array]:
-    """Places [n,N] of the n = `longest` steps from some [N], one after the other, and how many they are [N].
+    """Places [n,N] of the n = `longest` steps from some [N], one after the other, and which of them count [n,N] bool.
 
     A chain that `goes_on` no longer (asked with places, answers [N] bool) stays at its last step.
     """
-    path, lengths = [places], np.ones(len(places), np.int64)
-    going = np.ones(len(places), np.bool_)
+    path, real = [places], [np.ones(len(places), np.bool_)]
     for _ in range(longest - 1):
-        going = going & goes_on(path[-1])
-        path.append(np.where(going, onward(path[-1]), path[-1]))
-        lengths += going
-    return np.stack(path), lengths
+        real.append(real[-1] & goes_on(path[-1]))
+        path.append(np.where(real[-1], onward(path[-1]), path[-1]))
+    return np.stack(path), np.stack(real)
 
 
 class ReplayBuffer:
@@ -87,11 +85,11 @@ class ReplayBuffer:
         rows = torch.randint(self._filled, (count,), generator=self._generator).numpy()
         if self._n_step == 1:
             return Experience(*(torch.from_numpy(kept[rows]) for kept in self._kept.values()))
-        path, lengths = chains(rows, self._n_step, self._goes_on, self._onward)
+        path, real = chains(rows, self._n_step, self._goes_on, self._onward)
         parts = {name: kept[path[-1]] for name, kept in self._kept.items()}
         parts |= {name: self._kept[name][rows] for name in ("observations", "actions")}
-        parts["rewards"] = (self._kept["rewards"][path] * (np.arange(self._n_step)[:, None] < lengths)).T
-        tensors = (torch.from_numpy(part) for part in (*parts.values(), lengths))
+        parts["rewards"] = (self._kept["rewards"][path] * real).T
+        tensors = (torch.from_numpy(part) for part in (*parts.values(), real.sum(axis=0)))
         return Experience(*tensors)
 
     def _onward(self, places: Array) -> Array:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from pipeline.agents.environments import make
-from pipeline.agents.training import EVALUATION_SEED, train
+from pipeline.agents.training import EVALUATION_SEED, play_episodes, train
 from pipeline.config import load_agent
 from pipeline.rundir import StageDir
 
@@ -87,14 +87,24 @@ def test_a_drive_can_be_filmed_without_a_screen(tmp_path: Path, monkeypatch: pyt
     for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     run = tmp_path / "run"
-    train = ["dqn", "highway-fast-v0", "steps=20", "learning_starts=10", "evaluation_episodes=1", "keep_best=0"]
+    learn = ["dqn", "highway-fast-v0", "steps=20", "learning_starts=10", "evaluation_episodes=1", "keep_best=0"]
     film = ["play", str(run), "--episodes", "1", "--render", str(tmp_path / "road.gif")]
-    for arguments in ([*train, f"run_dir={run}"], film):
+    for arguments in ([*learn, f"run_dir={run}"], film):
         subprocess.run([sys.executable, "-m", "pipeline.cli", "agent", *arguments], check=True, capture_output=True)
     with Image.open(tmp_path / "road.gif") as picture:
         frames = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(picture)]
     assert len(frames) > 2
     assert all(frame.std() > 5 for frame in frames)
+
+
+class Anything:
+    """A driver who does anything."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(0)
+
+    def act(self, observations: np.ndarray, *, greedy: bool = False) -> np.ndarray:
+        return self._random.integers(5, size=len(observations))
 
 
 @pytest.mark.slow
@@ -105,13 +115,5 @@ def test_a_driver_learns(tmp_path: Path) -> None:
     short = ["steps=1500", "target_every=100", "epsilon_share=0.5", "keep_best=0", "evaluation_episodes=30"]
     config = load_agent("dqn", "highway-fast-v0", [*road, *short])
     learned = train(config, StageDir(tmp_path / "agent", "agent", ""), lambda steps, figures: None).metrics
-    env, rng = make("highway-fast-v0", config.options), np.random.default_rng(0)
-    returns = []
-    for episode in range(30):
-        env.reset(seed=config.seed + EVALUATION_SEED + episode)
-        total, ended = 0.0, False
-        while not ended:
-            _, reward, terminated, truncated, _ = env.step(int(rng.integers(5)))
-            total, ended = total + float(reward), terminated or truncated
-        returns.append(total)
-    assert learned["mean_return"] > np.mean(returns) + 2
+    played = play_episodes(Anything(), config, config.evaluation_episodes, EVALUATION_SEED)
+    assert learned["mean_return"] > np.mean([episode.total for episode in played]) + 2
