@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Items = TypeVar("Items", bound="Sequence[Any] | Tensor")
 TIMEOUT = timedelta(hours=1)  # for what is silent; a process that has ended is noticed at once
+DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"  # accelerate's, set by `distributed_type: DEEPSPEED` in its config file
 LOST = ("gloo", "nccl", "connection", "socket", "timed out", "broken pipe")  # how the libraries speak of a lost one
 _group: Any = None  # accelerate's PartialState while the processes are joined
 
@@ -43,6 +44,11 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def switched(name: str) -> bool:
+    """Whether one of the launcher's switches is on."""
+    return os.environ.get(name, "false").lower() == "true"
+
+
 def main() -> bool:
     """Whether this process writes and speaks."""
     return rank() == 0
@@ -58,23 +64,27 @@ def joined(device: str = "auto") -> Iterator[None]:
     """Work together while the block runs: over NCCL where each has a GPU of its own, else over gloo.
 
     Raises:
-        ProcessError: another process has ended, or was silent for `TIMEOUT`; or DeepSpeed was asked for.
+        ProcessError: another process has ended, or was silent for `TIMEOUT`; or DeepSpeed was asked for another stage
+            than 3.
     """
     global _group
     if launched() == 1 or _group is not None:
         yield
         return
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+    if switched(DEEPSPEED) and (stage := os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")) != "3":
         raise ProcessError(
-            "DeepSpeed isn't supported: configs/accelerate/fsdp2.yaml shares the base out as its ZeRO-3 does, and "
-            "ddp.yaml serves where the base fits on every GPU"
+            f"DeepSpeed's stage {stage or '(of deepspeed_config_file)'} isn't known here: take zero_stage: 3, as in "
+            "configs/accelerate/zero3.yaml; or ddp.yaml, for stages 1 and 2 share out gradients and optimiser, of "
+            "which adapters have next to none"
         )
     import torch
     from accelerate import PartialState
+    from accelerate.utils import patch_environment
 
     gpu = device in ("auto", "cuda") and torch.cuda.is_available()
     try:
-        _group = PartialState(cpu=not gpu, backend="cuda:nccl,cpu:gloo" if gpu else "gloo", timeout=TIMEOUT)
+        with patch_environment(**{DEEPSPEED: "false"}):  # it would start an engine; only layers are DeepSpeed's here
+            _group = PartialState(cpu=not gpu, backend="cuda:nccl,cpu:gloo" if gpu else "gloo", timeout=TIMEOUT)
         yield
         wait()
         _group.destroy_process_group()

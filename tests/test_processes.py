@@ -7,6 +7,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from pipeline import processes
-from pipeline.lm.sharding import SWITCH
+from pipeline.lm.sharding import FSDP
 from pipeline.lm.sources import ModelError
 from pipeline.lm.vllm_sampler import VllmSampler
 from pipeline.rundir import STAGES, read_jsonl
 from tests.lm.builders import tiny
 from tests.test_resume import contents, without_times
-from tests.together import free_port, surroundings
+from tests.together import free_port, surroundings, without_compiling
 
 ROOT = Path(__file__).parents[1]
+DEEPSPEED = find_spec("deepspeed") is not None
+needs_deepspeed = pytest.mark.skipif(not DEEPSPEED, reason="DeepSpeed isn't installed")
 TOLERANCE = 1e-5
 STEPS = 4
 # Shares that come out uneven everywhere: a last batch of one row, three prompts a step, minibatches of 4 and of 2 rows.
@@ -73,12 +76,15 @@ def done(folder: Path, cache: Path) -> dict[str, Any]:
         "killed": job("hit", 2, at=str(hit), to=1, signal=int(signal.SIGKILL)),
         "asked": job("hit", 2, at=str(asked), to=1, signal=int(signal.SIGTERM)),
         "ended": job("hit", 2, spoil=str(folder / "hit")),
-        "sharded": job("sharded", 2, "model.gradient_checkpointing=true", fsdp=True),
+        "sharded": job("sharded", 2, "model.gradient_checkpointing=true", pieces="FSDP"),
     }
+    if DEEPSPEED:
+        jobs["zero3"] = job("zero3", 2, pieces="DEEPSPEED")
+        jobs["zero3 again"] = job("zero3-again", 2, "model.gradient_checkpointing=true", pieces="DEEPSPEED")
     command = [sys.executable, "-m", "tests.together", json.dumps(list(jobs.values()))]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
     assert found.returncode == 0, found.stderr
-    return dict(zip(jobs, json.loads(found.stdout), strict=True))
+    return dict(zip(jobs, json.loads(found.stdout.splitlines()[-1]), strict=True))  # DeepSpeed speaks before
 
 
 def numbers(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -140,6 +146,15 @@ def test_a_base_in_pieces_gives_what_a_whole_one_gives(done: dict[str, Any], fol
     assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
 
 
+@needs_deepspeed
+@pytest.mark.parametrize("run", ["zero3", "zero3 again"])
+def test_a_base_in_deepspeeds_pieces_gives_what_a_whole_one_gives(done: dict[str, Any], folder: Path, run: str) -> None:
+    """ZeRO-3, activations kept, and computed again."""
+    assert done[run]["codes"] == [0, 0]
+    found = distances(folder / "one", folder / run.replace(" ", "-"))
+    assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
+
+
 def test_shares_were_uneven_and_something_was_learned(folder: Path, done: dict[str, Any]) -> None:
     """Or the comparison would say little."""
     result = json.loads((folder / "two" / "sft" / "result.json").read_text(encoding="utf-8"))
@@ -177,14 +192,16 @@ def test_killed_stopped_and_spoilt_it_ends_with_the_same_bits(done: dict[str, An
 # ---- the parts ----------------------------------------------------------------------------------------------
 
 
-def in_two(work: Callable[[], None], *, fsdp: bool = False) -> list[int]:
+def in_two(work: Callable[[], None], pieces: str | None = None) -> list[int]:
     """Exit codes of two joined processes, forked from this one, that do `work`; 0 = nothing was raised."""
     port, children = free_port(), []
     for rank in range(2):
         if not (child := os.fork()):
             code = 1
             try:
-                os.environ |= surroundings(rank, 2, port, fsdp=fsdp)
+                os.environ |= surroundings(rank, 2, port, pieces)
+                if pieces == "DEEPSPEED":
+                    without_compiling()
                 with processes.joined("cpu"):
                     work()
                 code = 0
@@ -249,7 +266,46 @@ def test_layers_are_in_pieces_and_the_rest_is_whole(cache: Path) -> None:
         assert base.lower is None
 
     tiny(cache)
-    assert in_two(work, fsdp=True) == [0, 0]
+    assert in_two(work, "FSDP") == [0, 0]
+
+
+@needs_deepspeed
+def test_of_deepspeeds_layers_one_is_whole_at_a_time(cache: Path) -> None:
+    def work() -> None:
+        base = tiny(cache)
+        layers = [list(layer.parameters()) for layer in base.trunk.layers]
+
+        def whole() -> list[bool]:
+            held = [{parameter.numel() > 0 for parameter in own} for own in layers]
+            assert all(len(kinds) == 1 for kinds in held)
+            return [kinds.pop() for kinds in held]
+
+        assert whole() == [False, True]  # loading ends with a pass that checks the head
+        assert all(p.ds_tensor.numel() == -(-p.ds_numel // 2) for own in layers for p in own)
+        assert base.head_weight.numel() == len(base.chat.tokenizer) * base.head_weight.shape[1]
+        base.roles.add("sft")
+        base.roles.train_only("sft")
+        with base.roles.using("sft"):
+            hidden = base.trunk(torch.arange(4)[None]).last_hidden_state
+        assert whole() == [False, True]
+        hidden.sum().backward()
+        assert whole() == [True, False]
+        assert all(p.numel() > 0 and p.grad is not None for p in base.roles.parameters_of("sft"))
+
+    tiny(cache)
+    assert in_two(work, "DEEPSPEED") == [0, 0]
+
+
+def test_deepspeeds_other_stages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        surroundings(0, 2, free_port(), "DEEPSPEED") | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
+    ).items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(processes.ProcessError, match="stage 2 isn't known here: take zero_stage: 3"),
+        processes.joined(),
+    ):
+        pass
 
 
 def test_what_one_process_cant_do_is_refused(cache: Path) -> None:
@@ -270,5 +326,5 @@ def test_accelerate_takes_its_configs(path: Path) -> None:
     assert config.num_processes == 2
     assert arguments.use_fsdp == (path.stem == "fsdp2")
     if arguments.use_fsdp:
-        assert prepare_multi_gpu_env(arguments)[SWITCH] == "true"
+        assert prepare_multi_gpu_env(arguments)[FSDP] == "true"
         assert config.fsdp_config["fsdp_version"] == 2

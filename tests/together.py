@@ -2,11 +2,12 @@
 
     python -m tests.together JOBS
 
-JOBS is a JSON list, done in turn: {"processes": N, "arguments": […]}, and where wanted "fsdp": true as in accelerate's
-config; "signal": S, "to": R, "at": FILE, to send a process a signal as soon as the file is there; "spoil": RUN, to
-damage that run's newest checkpoint first. Prints a JSON list: of every job, each process's exit code (negative: the
-signal that ended it), what each wrote to standard error, and the seconds that it took. Children are forked from a
-process that has imported everything, and draw no report, which would take a third of the time.
+JOBS is a JSON list, done in turn: {"processes": N, "arguments": […]}, and where wanted "pieces": "FSDP" or "DEEPSPEED"
+as `distributed_type` of accelerate's config; "signal": S, "to": R, "at": FILE, to send a process a signal as soon as
+the file is there; "spoil": RUN, to damage that run's newest checkpoint first. Prints a JSON list: of every job, each
+process's exit code (negative: the signal that ended it), what each wrote to standard error, and the seconds that it
+took. Children are forked from a process that has imported everything, and draw no report, which would take a third of
+the time.
 """
 
 import gc
@@ -18,6 +19,7 @@ import socket
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +40,28 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def surroundings(rank: int, count: int, port: int, *, fsdp: bool = False) -> dict[str, str]:
-    """What a launcher tells its processes."""
+def surroundings(rank: int, count: int, port: int, pieces: str | None = None) -> dict[str, str]:
+    """What a launcher tells its processes; `pieces`: by which library the base is to be shared out."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     found = {name: str(value) for name, value in numbers.items()}
-    switch = {"ACCELERATE_USE_FSDP": "true" if fsdp else "false"}
-    return found | switch | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    switches = {f"ACCELERATE_USE_{name}": str(name == pieces).lower() for name in ("FSDP", "DEEPSPEED")}
+    if pieces == "DEEPSPEED":
+        switches |= {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none"}
+    return found | switches | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def without_compiling() -> None:
+    """DeepSpeed builds a C++ extension for processes on CPUs that share memory; gloo does without."""
+    import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
 
 
 def launch(rank: int, job: dict[str, Any], port: int, told: Path) -> int:
     """The process id of one of a job's processes."""
     before = dict(os.environ)
+    if job.get("pieces") == "DEEPSPEED":
+        without_compiling()
     if job["processes"] > 1:
-        os.environ |= surroundings(rank, job["processes"], port, fsdp=job.get("fsdp", False))
+        os.environ |= surroundings(rank, job["processes"], port, job.get("pieces"))
     error, file = os.dup(2), os.open(told, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(file, 2)
     child = start(job["arguments"])

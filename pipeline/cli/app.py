@@ -93,11 +93,21 @@ def evaluate(config: ConfigPath, overrides: Overrides = None, force: Force = Fal
 
 
 @app.command()
-def report(config: ConfigPath, overrides: Overrides = None) -> None:
+def report(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    texts: Annotated[
+        bool,
+        typer.Option(
+            "--texts/--no-texts",
+            help="Without: no prompts and no answers, in report-without-texts.html, to pass on where the data may not.",
+        ),
+    ] = True,
+) -> None:
     """Write report.html again from what the run folder holds. Needs no model."""
     loaded = load_config(config, overrides or ())
     assert loaded.run_dir is not None
-    _write_report(Path(loaded.run_dir))
+    _write_report(Path(loaded.run_dir), texts=texts)
 
 
 @app.command()
@@ -151,10 +161,10 @@ def chat(
     converse(run_path, model, temperature, max_new_tokens)
 
 
-def _write_report(run_dir: Path) -> None:
+def _write_report(run_dir: Path, *, texts: bool = True) -> None:
     from pipeline.report.html import write_report
 
-    path = write_report(run_dir)
+    path = write_report(run_dir, texts=texts)
     errors.print(f"report: {path}", highlight=False)
 
 

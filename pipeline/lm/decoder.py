@@ -2,8 +2,9 @@
 
 `PlainDecoder` here calls the model with a growing cache. `StaticDecoder` knows the Llama family's layer: it folds the
 active adapter into a copy of the weights, keeps keys and values in tensors of their final size, and pays for no
-module call. On a CPU the copy is packed for oneDNN, which multiplies few rows about a third faster. `GraphDecoder`
-replays its step as one CUDA graph. All give the same hidden states up to rounding (tests compare them).
+module call. On a CPU the copy is packed for oneDNN, which multiplies few rows about a third faster; in half precision
+there is none. `GraphDecoder` replays its step as one CUDA graph. All give the same hidden states up to rounding (tests
+compare them).
 """
 
 from collections.abc import Sequence

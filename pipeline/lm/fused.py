@@ -104,22 +104,22 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """y = w · x / √(mean(x²) + ε) in fp32, with w frozen."""
+    """y = w · x / √(mean(x²) + ε) in fp32, then rounded to `dtype`, with w frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         wide = x.float()
         scale = (torch.linalg.vecdot(wide, wide) / x.shape[-1] + eps).rsqrt_().unsqueeze(-1)  # [...,1]
         ctx.save_for_backward(x, weight, scale)
-        return weight * (wide * scale).to(x.dtype)
+        return weight * (wide * scale).to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         x, weight, scale = ctx.saved_tensors
         grad, wide = (grad * weight).float(), x.float()
         along = torch.linalg.vecdot(grad, wide).unsqueeze(-1) * scale.pow(3) / x.shape[-1]
-        return grad.mul_(scale).addcmul_(wide, along, value=-1).to(x.dtype), None, None
+        return grad.mul_(scale).addcmul_(wide, along, value=-1).to(x.dtype), None, None, None
 
 
 class _GatedSilu(torch.autograd.Function):
@@ -155,8 +155,21 @@ def fuse_layers(trunk: Any) -> None:
             module.forward = partial(_attention_forward, module)
 
 
-def _norm_forward(norm: Any, x: Tensor) -> Tensor:
-    return _RmsNorm.apply(x, norm.weight, norm.variance_epsilon)  # type: ignore[no-any-return, no-untyped-call]
+def widen(base: Any) -> None:
+    """Carry the residual stream of a base with fused layers in fp32 where its weights are in half precision.
+
+    Products stay as they are; what they give is added up, layer upon layer, without rounding the sum to eight bits
+    each time. The final hidden states are fp32, too.
+    """
+    trunk, head = base.base_model, base.get_output_embeddings()
+    trunk.embed_tokens.register_forward_hook(lambda module, inputs, out: out.float())
+    trunk.norm.forward = partial(_norm_forward, trunk.norm, dtype=torch.float32)
+    head.register_forward_pre_hook(lambda module, inputs: (inputs[0].to(module.weight.dtype),))
+
+
+def _norm_forward(norm: Any, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    kind = norm.weight.dtype if dtype is None else dtype
+    return _RmsNorm.apply(x, norm.weight, norm.variance_epsilon, kind)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _gate_forward(mlp: Any, x: Tensor) -> Tensor:

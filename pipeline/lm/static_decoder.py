@@ -11,7 +11,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.decoder import read_prompts
-from pipeline.lm.fused import in_family
+from pipeline.lm.fused import in_family, projections
 from pipeline.lm.packing import full_attention
 
 PACKED_ROWS = 32  # the row count that oneDNN is asked to pack for; others work too
@@ -33,7 +33,7 @@ class StaticDecoder:
         self._boundary = backbone.lower.boundary if backbone.lower is not None else -1
         self._backbone, self._room, self._growing = backbone, max_new_tokens, growing
         trunk = backbone.trunk
-        self._embed, self._rotary, self._norm = trunk.embed_tokens, trunk.rotary_emb, _norm(trunk.norm)
+        self._embed, self._rotary, self._norm = trunk.embed_tokens, trunk.rotary_emb, _norm(trunk.norm, last=True)
         self._layers = [_FoldedLayer(layer, copied=i >= self._boundary) for i, layer in enumerate(trunk.layers)]
         self._head = packed(backbone.head_weight, backbone.head_bias)
         self._keys: list[Tensor] = []  # each [b,KV,W + max_new_tokens,head_dim]
@@ -157,7 +157,8 @@ class GraphDecoder:
 
 class _FoldedLayer:
     """One decoder layer with W ← W + s·BA, its projections of the same input joined. A layer that never carries an
-    adapter isn't copied: its own weights multiply a little slower, and take no room a second time."""
+    adapter isn't copied: its own weights multiply a little slower, and take no room a second time. Nor is any in half
+    precision on a CPU."""
 
     def __init__(self, layer: Any, *, copied: bool = True) -> None:
         attention, mlp = layer.self_attn, layer.mlp
@@ -168,7 +169,9 @@ class _FoldedLayer:
         queries = attention.q_proj.out_features
         keys = attention.k_proj.out_features
         self.split = [queries, keys, keys]
-        fold = _folded if copied else _side_by_side
+        weight = attention.o_proj.weight
+        half = weight.device.type == "cpu" and weight.dtype != torch.float32
+        fold = _unfolded if half else _folded if copied else _side_by_side
         self.project = fold(attention.q_proj, attention.k_proj, attention.v_proj)
         self.out = fold(attention.o_proj)
         self.gate_up, self.down = fold(mlp.gate_proj, mlp.up_proj), fold(mlp.down_proj)
@@ -195,12 +198,18 @@ class _FoldedLayer:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding of [b,H,d] by angles [b,1,d]."""
     half = x.shape[-1] // 2
-    return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
+    return (x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin).to(x.dtype)
 
 
-def _norm(module: Any) -> Callable[[Tensor], Tensor]:
+def _norm(module: Any, *, last: bool = False) -> Callable[[Tensor], Tensor]:
+    """What follows multiplies in the weights' dtype, but for the last one, which keeps that of the residual stream."""
     weight, eps = module.weight, module.variance_epsilon
-    return lambda x: rms_norm(x, weight.shape, weight, eps)
+
+    def normalised(x: Tensor) -> Tensor:
+        out = rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+        return out if last else out.to(weight.dtype)
+
+    return normalised
 
 
 def _folded(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -208,6 +217,12 @@ def _folded(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
     weights, biases = zip(*(_effective(layer) for layer in layers), strict=True)
     bias = torch.cat(biases) if biases[0] is not None else None
     return packed(torch.cat(weights), bias)
+
+
+def _unfolded(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
+    """x → concatenated outputs of `layers`, each adapter beside its layer, as training has it. A CPU multiplies halves
+    so fast that nothing is gained by folding, which would round most of an adapter away."""
+    return lambda x: torch.cat(projections(x, *layers), dim=-1)
 
 
 def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -224,7 +239,7 @@ def packed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Ten
         return lambda x: linear(x, weight, bias)
     blocked = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
     multiply = torch.ops.mkldnn._linear_pointwise
-    return lambda x: multiply(x, blocked, bias, "none", [], "")  # type: ignore[no-any-return]
+    return lambda x: multiply(x.float(), blocked, bias, "none", [], "")  # type: ignore[no-any-return]
 
 
 def _effective(layer: Any) -> tuple[Tensor, Tensor | None]:

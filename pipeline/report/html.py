@@ -18,8 +18,12 @@ _VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "
 _VISIBLE |= dict.fromkeys((*range(128, 160), *range(55296, 57344), 65534, 65535), "�")
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, *, texts: bool = True) -> Path:
     """Write `report.html` into a run folder, from what is there.
+
+    Args:
+        texts: False leaves prompts and answers out and writes `report-without-texts.html`, to pass on where the data
+            may not go.
 
     Returns:
         The file's path.
@@ -28,15 +32,15 @@ def write_report(run_dir: Path) -> Path:
         RunError: no finished stage, or a file of the run that can't be read.
     """
     run_dir = Path(run_dir)
-    page = render(load(run_dir))
-    path = run_dir / "report.html"
+    page = render(load(run_dir), texts=texts)
+    path = run_dir / ("report.html" if texts else "report-without-texts.html")
     write_atomically(path, page)
     return path
 
 
-def render(run: Run) -> str:
-    """The page as text. The same run gives the same text."""
-    return fill("report.html", content(run))
+def render(run: Run, *, texts: bool = True) -> str:
+    """The page as text, without prompts and answers if so wanted. The same run gives the same text."""
+    return fill("report.html", content(run, texts=texts))
 
 
 def fill(template: str, values: dict[str, Any]) -> str:
@@ -53,11 +57,12 @@ def fill(template: str, values: dict[str, Any]) -> str:
     return page.translate(_VISIBLE)
 
 
-def content(run: Run) -> dict[str, Any]:
+def content(run: Run, *, texts: bool = True) -> dict[str, Any]:
     """Everything the template shows."""
     metrics = run["evaluate"].metrics
     pairs = comparisons(metrics)
     charts = curves.policy(run)
+    gallery = samples.gallery(run)
     return {
         "title": f"{run.name}: run report",
         "name": run.name,
@@ -91,8 +96,10 @@ def content(run: Run) -> dict[str, Any]:
         "failures": curves.failures(run["reward"]),
         "confidence": card_tables.confidence(run["reward"].metrics),
         "confidence_charts": card_charts.confidence(run["reward"].metrics, ["reward", "judge"]),
-        "gallery": samples.gallery(run),
-        "training": samples.training_steps(run),
+        "longer_wins": gallery.longer_wins if gallery else "",
+        "withheld": not texts,
+        "gallery": gallery if texts else None,
+        "training": samples.training_steps(run) if texts else [],
         "cost": [table for table in (tables.cost(run), tables.phases(run)) if table],
         "seconds": curves.seconds(run["policy"]),
         "gates": tables.held_gates(run),

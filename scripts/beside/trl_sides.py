@@ -68,10 +68,15 @@ def now() -> float:
     return time.perf_counter()
 
 
+def half(config: Config) -> bool:
+    """Whether both sides compute in bf16."""
+    return config.model.device == "cuda" or config.model.dtype == "bfloat16"
+
+
 def base(config: Config) -> tuple[str, dict[str, Any], Any]:
     """The model's folder, how it is loaded, its tokenizer."""
     folder = resolve(config.model.name, sha256=config.model.sha256, cache_dir=config.model.cache_dir)
-    dtype = torch.bfloat16 if config.model.device == "cuda" else torch.float32
+    dtype = torch.bfloat16 if half(config) else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # its PPO masks by this token: not the end's
@@ -104,7 +109,7 @@ def common(config: Config, folder: str, rate: float, schedule: str) -> dict[str,
         "learning_rate": rate,
         "lr_scheduler_type": schedule,
         "gradient_checkpointing": False,
-        "bf16": config.model.device == "cuda",
+        "bf16": half(config),
         "use_cpu": config.model.device == "cpu",
         "save_strategy": "no",
         "report_to": "none",

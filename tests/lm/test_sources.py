@@ -4,7 +4,9 @@ import hashlib
 import subprocess
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,22 @@ def test_tiny_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = resolve("tiny", cache_dir=tmp_path)
     monkeypatch.setattr(sources.LlamaForCausalLM, "save_pretrained", None)
     assert resolve("tiny", cache_dir=tmp_path) == folder
+
+
+def test_runs_that_start_at_once_build_once_and_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, build = [], sources._write_tiny
+
+    def slowly(target: Path, seed: int) -> None:
+        built.append(target)
+        sleep(0.2)
+        build(target, seed)
+
+    monkeypatch.setattr(sources, "_write_tiny", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: resolve("tiny", cache_dir=tmp_path), range(4)))
+    assert len(built) == 1
+    assert set(folders) == {str(tmp_path / "tiny-0")}
+    assert (tmp_path / "tiny-0" / "model.safetensors").is_file()
 
 
 def test_tiny_reads_and_writes_every_text(tmp_path: Path) -> None:

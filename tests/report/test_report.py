@@ -13,7 +13,7 @@ from pipeline.report.curves import FIRST
 from pipeline.report.html import write_report
 from pipeline.rundir import RunError
 
-from .builder import build, write_rows
+from .builder import TEXTS, build, write_rows
 
 VOID = {"meta", "link", "input", "br", "use", "path"}
 HOSTILE = '</p><script>alert(1)</script> "><img src=x onerror=alert(2)> {{ 7 * 7 }} \x00\x1b[31m \ud800 \u202e end'
@@ -105,6 +105,23 @@ def test_charts_are_named_for_those_who_cannot_see_them(whole: str) -> None:
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path, whole: str) -> None:
     again = write_report(build(tmp_path / "whole")).read_text(encoding="utf-8")
     assert again == whole
+
+
+def test_a_copy_without_texts_keeps_every_figure_and_no_prompt_or_answer(tmp_path: Path, whole: str) -> None:
+    run = build(tmp_path / "whole")
+    path = write_report(run, texts=False)
+    assert path.name == "report-without-texts.html"
+    assert not (run / "report.html").exists()
+    text = path.read_text(encoding="utf-8")
+    said = [part for who in ("prompt", "base", "best_of_n") for part in TEXTS[who]]  # nothing is marked in these
+    assert all(part in whole for part in said)
+    assert not any(part in text for parts in TEXTS.values() for part in parts)
+    assert "soft yolk" in whole
+    assert "soft yolk" not in text
+    samples = re.compile(r'<h2 id="samples">.*?<h2 id="cost">', re.DOTALL)
+    assert "holds no prompts and no answers" in samples.search(text)[0]  # type: ignore[index]
+    assert samples.sub("", text) == samples.sub("", whole)
+    assert not Page(text).misnested
 
 
 def plant_hostile_texts(run: Path) -> None:
