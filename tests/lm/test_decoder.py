@@ -72,6 +72,19 @@ def test_an_adapter_on_some_layers_and_some_modules(cache: Path) -> None:
 
 
 @torch.no_grad()
+def test_in_half_precision_a_small_adapter_is_not_rounded_away(cache: Path) -> None:
+    """Folded into bf16 weights three quarters of this one would be lost."""
+    shared = noisy(tiny(cache, dtype="bfloat16"), "policy", std=0.003)
+    with shared.roles.using("policy"):
+        ours = walk(shared, StaticDecoder(shared, 6), 2, False)
+        theirs = walk(shared, PlainDecoder(shared), 2, False)
+    with shared.roles.using(None):
+        base = walk(shared, PlainDecoder(shared), 2, False)
+    error, effect = (torch.cat(ours) - torch.cat(theirs)).norm(), (torch.cat(theirs) - torch.cat(base)).norm()
+    assert error < 0.4 * effect
+
+
+@torch.no_grad()
 def test_folding_leaves_the_weights_alone(cache: Path) -> None:
     shared = noisy(tiny(cache), "policy")
     before = {name: value.clone() for name, value in shared.state_dict().items()}

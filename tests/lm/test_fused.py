@@ -154,3 +154,31 @@ def test_a_whole_trunk_with_query_norms_gives_the_librarys_gradient(trunk: Any) 
     for module in trunk.modules():
         module.__dict__.pop("forward", None)
     assert_close(ours, gradient(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layers", ["all", "upper"])
+def test_in_half_precision_a_cpu_adds_up_in_fp32(cache: Path, layers: str) -> None:
+    """Weights, products and keys in bf16; the stream between the layers, its gradient and the last norm in fp32."""
+    half = noisy(tiny(cache, dtype="bfloat16", lora={"layers": layers}), "policy", std=0.1)
+    full = noisy(tiny(cache, lora={"layers": layers}), "policy", std=0.1)
+    rounded = {name: value for name, value in half.base.state_dict().items() if value.dtype == torch.bfloat16}
+    full.base.load_state_dict(rounded, strict=False)
+    found = {}
+    for name, shared in (("half", half), ("full", full)):
+        shared.roles.train_only("policy")
+        seen: list[Tensor] = []
+        shared.trunk.layers[1].register_forward_pre_hook(lambda module, inputs, seen=seen: seen.append(inputs[0]))
+        hidden = shared.states("policy", [list(range(5, 25))]).packed
+        hidden.square().mean().backward()
+        found[name] = [hidden.detach(), *(p.grad for p in shared.roles.parameters_of("policy"))]
+        assert {state.dtype for state in seen} == {torch.float32}
+    assert {part.dtype for part in found["half"]} == {torch.float32}
+    assert not torch.equal(found["half"][0], found["half"][0].bfloat16().float())
+    for mine, exact in zip(found["half"], found["full"], strict=True):
+        assert (mine - exact).norm() < 0.05 * exact.norm()
+
+
+def test_whole_layers_of_another_kind_stay_in_half_precision(cache: Path, tmp_path: Path) -> None:
+    shared = tiny(cache, dtype="bfloat16", fast=False)
+    shared.roles.add("policy")
+    assert shared.hidden("policy", torch.tensor([[1, 2, 3]])).dtype == torch.bfloat16
