@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Items = TypeVar("Items", bound="Sequence[Any] | Tensor")
 TIMEOUT = timedelta(hours=1)  # for what is silent; a process that has ended is noticed at once
-DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"  # accelerate's, set by `distributed_type: DEEPSPEED` in its config file
+# accelerate's switches, set by `distributed_type: FSDP` or `DEEPSPEED` in its config file
+FSDP, DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 LOST = ("gloo", "nccl", "connection", "socket", "timed out", "broken pipe")  # how the libraries speak of a lost one
 _group: Any = None  # accelerate's PartialState while the processes are joined
 

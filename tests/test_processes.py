@@ -20,13 +20,12 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from pipeline import processes
-from pipeline.lm.sharding import FSDP
 from pipeline.lm.sources import ModelError
 from pipeline.lm.vllm_sampler import VllmSampler
 from pipeline.rundir import STAGES, read_jsonl
 from tests.lm.builders import tiny
 from tests.test_resume import contents, without_times
-from tests.together import free_port, surroundings, without_compiling
+from tests.together import free_port, join, surroundings
 
 ROOT = Path(__file__).parents[1]
 DEEPSPEED = find_spec("deepspeed") is not None
@@ -80,7 +79,7 @@ def done(folder: Path, cache: Path) -> dict[str, Any]:
     }
     if DEEPSPEED:
         jobs["zero3"] = job("zero3", 2, pieces="DEEPSPEED")
-        jobs["zero3 again"] = job("zero3-again", 2, "model.gradient_checkpointing=true", pieces="DEEPSPEED")
+        jobs["zero3-again"] = job("zero3-again", 2, "model.gradient_checkpointing=true", pieces="DEEPSPEED")
     command = [sys.executable, "-m", "tests.together", json.dumps(list(jobs.values()))]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
     assert found.returncode == 0, found.stderr
@@ -147,11 +146,11 @@ def test_a_base_in_pieces_gives_what_a_whole_one_gives(done: dict[str, Any], fol
 
 
 @needs_deepspeed
-@pytest.mark.parametrize("run", ["zero3", "zero3 again"])
+@pytest.mark.parametrize("run", ["zero3", "zero3-again"])
 def test_a_base_in_deepspeeds_pieces_gives_what_a_whole_one_gives(done: dict[str, Any], folder: Path, run: str) -> None:
     """ZeRO-3, activations kept, and computed again."""
     assert done[run]["codes"] == [0, 0]
-    found = distances(folder / "one", folder / run.replace(" ", "-"))
+    found = distances(folder / "one", folder / run)
     assert {name: value for name, value in found.items() if value > TOLERANCE} == {}
 
 
@@ -199,9 +198,7 @@ def in_two(work: Callable[[], None], pieces: str | None = None) -> list[int]:
         if not (child := os.fork()):
             code = 1
             try:
-                os.environ |= surroundings(rank, 2, port, pieces)
-                if pieces == "DEEPSPEED":
-                    without_compiling()
+                join(rank, 2, port, pieces)
                 with processes.joined("cpu"):
                     work()
                 code = 0
@@ -297,9 +294,8 @@ def test_of_deepspeeds_layers_one_is_whole_at_a_time(cache: Path) -> None:
 
 
 def test_deepspeeds_other_stages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (
-        surroundings(0, 2, free_port(), "DEEPSPEED") | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
-    ).items():
+    told = surroundings(0, 2, free_port(), "DEEPSPEED") | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
+    for name, value in told.items():
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(processes.ProcessError, match="stage 2 isn't known here: take zero_stage: 3"),
@@ -326,5 +322,5 @@ def test_accelerate_takes_its_configs(path: Path) -> None:
     assert config.num_processes == 2
     assert arguments.use_fsdp == (path.stem == "fsdp2")
     if arguments.use_fsdp:
-        assert prepare_multi_gpu_env(arguments)[FSDP] == "true"
+        assert prepare_multi_gpu_env(arguments)[processes.FSDP] == "true"
         assert config.fsdp_config["fsdp_version"] == 2

@@ -50,18 +50,19 @@ def surroundings(rank: int, count: int, port: int, pieces: str | None = None) ->
     return found | switches | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def without_compiling() -> None:
-    """DeepSpeed builds a C++ extension for processes on CPUs that share memory; gloo does without."""
-    import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
+def join(rank: int, count: int, port: int, pieces: str | None = None) -> None:
+    """Make this process one of a launcher's. DeepSpeed would build a C++ extension for processes on CPUs that share
+    memory; gloo does without."""
+    os.environ |= surroundings(rank, count, port, pieces)
+    if pieces == "DEEPSPEED":
+        import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
 
 
 def launch(rank: int, job: dict[str, Any], port: int, told: Path) -> int:
     """The process id of one of a job's processes."""
     before = dict(os.environ)
-    if job.get("pieces") == "DEEPSPEED":
-        without_compiling()
     if job["processes"] > 1:
-        os.environ |= surroundings(rank, job["processes"], port, job.get("pieces"))
+        join(rank, job["processes"], port, job.get("pieces"))
     error, file = os.dup(2), os.open(told, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(file, 2)
     child = start(job["arguments"])

@@ -34,7 +34,7 @@ from pipeline.lm.options import (
     require_text_only,
     unreachable,
 )
-from pipeline.lm.packing import Packing, States, enable
+from pipeline.lm.packing import Packing, States, enable, half_on_cpu
 from pipeline.lm.roles import Roles
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.lm.state_memory import StateMemory
@@ -68,10 +68,12 @@ class Backbone(nn.Module):
         self.roles = Roles(base, WholeWeights(base) if lora is None else AdapterWeights(base, lora, fused=fast))
         self.heads = self.roles.heads
         self.packs = fast and enable(base)
-        half = self.device.type == "cpu" and self.dtype != torch.float32
-        if half and self.packs and lora is not None and in_family(base.config):
-            widen(base)
         self._wide_head: Tensor | None = None
+        head: Any = base.get_output_embeddings()  # type: ignore[operator]
+        if lora is not None and half_on_cpu(head.weight):
+            self._wide_head = head.weight.detach().float()
+            if self.packs and in_family(base.config):
+                widen(base)
         self._checkpointed: list[nn.Module] = []  # layers that recompute their activations
         self.lower: LowerTrunk | None = None
         adapted: Any = None if lora is None else lora.layers_to_transform
@@ -210,12 +212,9 @@ class Backbone(nn.Module):
     def head_weight(self) -> Tensor:
         """[V,D] of the active role: the base's, unless roles are whole models. Of a frozen half-precision base on a CPU
         a copy in fp32: logits that are rounded to bf16 are off by hundredths of a nat, and cost four times as much."""
-        weight: Tensor = self._base.get_output_embeddings().weight  # type: ignore[operator, union-attr, assignment]
-        if self.lora is None or weight.device.type != "cpu" or weight.dtype == torch.float32:
-            return weight
-        if self._wide_head is None:
-            self._wide_head = weight.detach().float()
-        return self._wide_head
+        if self._wide_head is not None:
+            return self._wide_head
+        return self._base.get_output_embeddings().weight  # type: ignore[no-any-return, operator, union-attr]
 
     @property
     def head_bias(self) -> Tensor | None:

@@ -92,16 +92,15 @@ class Footprint:
         """Bytes of one role's weights, its base's at `width` bytes a weight."""
         return float(self.adapter * (width if self.whole else ADAPTER))
 
-    def base(self, width: int, quantization: str, *, gpu: bool = False) -> float:
-        """Bytes of the frozen base at `width` bytes a weight, and of the copy of its head in fp32."""
-        copied = 4.0 * self.vocabulary * self.hidden if self._head(width, gpu) > width else 0.0
+    def base(self, width: int, quantization: str) -> float:
+        """Bytes of the frozen base at `width` bytes a weight."""
         if quantization == "none":
-            return float(self.parameters * width) + copied
-        return self.linear * QUANTISED[quantization] + (self.parameters - self.linear) * width + copied
+            return float(self.parameters * width)
+        return self.linear * QUANTISED[quantization] + (self.parameters - self.linear) * width
 
-    def _head(self, width: int, gpu: bool) -> int:
-        """Bytes a weight that the output head multiplies with: fp32 on a CPU (Backbone.head_weight)."""
-        return width if gpu or self.whole else 4
+    def wide_head(self, width: int, *, gpu: bool = False) -> float:
+        """Bytes of the head's copy in fp32 that a base in half precision has on a CPU (Backbone.head_weight)."""
+        return 0.0 if gpu or self.whole or width == 4 else 4.0 * self.vocabulary * self.hidden
 
     def kept(self, tokens: float, width: int, *, checkpointing: bool = False) -> float:
         """Bytes that a pass with gradient keeps of `tokens`, from the first adapter upwards."""
@@ -130,7 +129,7 @@ class Footprint:
     def copy(self, width: int, *, gpu: bool = False) -> float:
         """Bytes of the decoder's copy of what may carry an adapter, folded in, and of the head. In half precision on a
         CPU of the head alone."""
-        head = self.vocabulary * self.hidden * self._head(width, gpu)
+        head = self.wide_head(width, gpu=gpu) or self.vocabulary * self.hidden * width
         folded = self.linear * self.adapted / self.layers * width if gpu or width == 4 else 0.0
         return folded + head if self.fused else 0.0
 

@@ -17,14 +17,12 @@ from torch.distributed.fsdp import fully_shard
 from pipeline import processes
 from pipeline.lm.sources import ModelError
 
-# accelerate's, set by `distributed_type: FSDP` or `DEEPSPEED` in its config file
-FSDP = "ACCELERATE_USE_FSDP"
-OFFLOAD = "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE"
+OFFLOAD = "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE"  # accelerate's, set by `offload_param_device` in its config file
 
 
 def wanted() -> bool:
     """Whether several processes were launched with accelerate's configuration for FSDP or DeepSpeed."""
-    return processes.world() > 1 and (processes.switched(FSDP) or processes.switched(processes.DEEPSPEED))
+    return processes.world() > 1 and (processes.switched(processes.FSDP) or processes.switched(processes.DEEPSPEED))
 
 
 def shard(base: Any, device: torch.device) -> None:

@@ -12,7 +12,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.decoder import read_prompts
 from pipeline.lm.fused import in_family, projections
-from pipeline.lm.packing import full_attention
+from pipeline.lm.packing import full_attention, half_on_cpu
 
 PACKED_ROWS = 32  # the row count that oneDNN is asked to pack for; others work too
 
@@ -158,7 +158,8 @@ class GraphDecoder:
 class _FoldedLayer:
     """One decoder layer with W ← W + s·BA, its projections of the same input joined. A layer that never carries an
     adapter isn't copied: its own weights multiply a little slower, and take no room a second time. Nor is any in half
-    precision on a CPU."""
+    precision on a CPU, which multiplies halves so fast that nothing is gained by folding, and folding would round most
+    of an adapter away."""
 
     def __init__(self, layer: Any, *, copied: bool = True) -> None:
         attention, mlp = layer.self_attn, layer.mlp
@@ -169,9 +170,7 @@ class _FoldedLayer:
         queries = attention.q_proj.out_features
         keys = attention.k_proj.out_features
         self.split = [queries, keys, keys]
-        weight = attention.o_proj.weight
-        half = weight.device.type == "cpu" and weight.dtype != torch.float32
-        fold = _unfolded if half else _folded if copied else _side_by_side
+        fold = _folded if copied and not half_on_cpu(attention.o_proj.weight) else _unfolded
         self.project = fold(attention.q_proj, attention.k_proj, attention.v_proj)
         self.out = fold(attention.o_proj)
         self.gate_up, self.down = fold(mlp.gate_proj, mlp.up_proj), fold(mlp.down_proj)
@@ -220,17 +219,10 @@ def _folded(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _unfolded(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
-    """x → concatenated outputs of `layers`, each adapter beside its layer, as training has it. A CPU multiplies halves
-    so fast that nothing is gained by folding, which would round most of an adapter away."""
+    """x → concatenated outputs of `layers` with their own weights, adapters beside them, as in training."""
+    if len(layers) == 1:
+        return lambda x: projections(x, *layers)[0]
     return lambda x: torch.cat(projections(x, *layers), dim=-1)
-
-
-def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
-    """x → concatenated outputs of `layers` with the weights that they have."""
-    parts = [_effective(layer) for layer in layers]
-    if len(parts) == 1:
-        return lambda x: linear(x, *parts[0])
-    return lambda x: torch.cat([linear(x, weight, bias) for weight, bias in parts], dim=-1)
 
 
 def packed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:

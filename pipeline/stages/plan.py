@@ -152,7 +152,7 @@ class Planner:
         """A model of a judge's own, which reads a prompt with both answers."""
         size, rows = self.judges[name]
         return {
-            "its model": size.base(self.width, "none", gpu=self.gpu),
+            "its model": size.base(self.width, "none") + size.wide_head(self.width, gpu=self.gpu),
             "activations": size.passing(rows * 2 * self.longest.evaluated, self.width),
         }
 
@@ -163,7 +163,8 @@ class Planner:
             boundary = min(self.config.lora.states_mb * 2.0**20, self.longest.kept * self.size.hidden * self.width)
         return {
             "libraries": 0.0 if self.gpu else libraries(),
-            "base": self.size.base(self.width, self.config.model.quantization, gpu=self.gpu),
+            "base": self.size.base(self.width, self.config.model.quantization)
+            + self.size.wide_head(self.width, gpu=self.gpu),
             "roles" if self.size.whole else "adapters": roles * role,
             "optimiser": learns,
             "kept states": boundary,
@@ -236,7 +237,7 @@ def schools(size: Footprint) -> dict[str, float]:
         "full fine-tuning, Adam, fp32: weights 4, gradient 4, moments 8 bytes a parameter": 16.0 * size.parameters,
         "LoRA on a frozen base in fp32": 4.0 * size.parameters + learned,
         "LoRA on a frozen base in bf16": 2.0 * size.parameters + learned,
-        "LoRA on a frozen 4-bit base (NF4)": size.base(2, "4bit", gpu=True) + learned,
+        "LoRA on a frozen 4-bit base (NF4)": size.base(2, "4bit") + learned,
     }
 
 

@@ -49,16 +49,16 @@ def test_named_targets_alone(cache: Path) -> None:
 
 def test_quantisation_shrinks_the_layers_alone() -> None:
     size = Footprint(1000, 800, 10, 2, 2, 8, 16, 8, 8, 25, True)
-    assert size.base(2, "none", gpu=True) == 2000
-    assert size.base(2, "8bit", gpu=True) == 800 + 400
-    assert size.base(2, "4bit", gpu=True) == pytest.approx(800 * 4.127 / 8 + 400)
+    assert size.base(2, "none") == 2000
+    assert size.base(2, "8bit") == 800 + 400
+    assert size.base(2, "4bit") == pytest.approx(800 * 4.127 / 8 + 400)
 
 
 def test_in_half_precision_a_cpu_has_its_head_in_fp32_and_decodes_from_no_copy() -> None:
     size = Footprint(1000, 800, 10, 2, 2, 8, 16, 8, 8, 25, True)
     head = 25 * 8 * 4
-    assert size.base(2, "none") == 2000 + head
-    assert size.base(4, "none") == 4000
+    assert size.wide_head(2) == head
+    assert size.wide_head(4) == size.wide_head(2, gpu=True) == 0
     assert size.copy(2) == head
     assert size.copy(4) == 800 * 4 + head
     assert size.copy(2, gpu=True) == 800 * 2 + head / 2

@@ -178,7 +178,7 @@ def test_in_half_precision_a_cpu_adds_up_in_fp32(cache: Path, layers: str) -> No
         assert (mine - exact).norm() < 0.05 * exact.norm()
 
 
-def test_whole_layers_of_another_kind_stay_in_half_precision(cache: Path, tmp_path: Path) -> None:
+def test_whole_layers_of_another_kind_stay_in_half_precision(cache: Path) -> None:
     shared = tiny(cache, dtype="bfloat16", fast=False)
     shared.roles.add("policy")
     assert shared.hidden("policy", torch.tensor([[1, 2, 3]])).dtype == torch.bfloat16
