@@ -34,7 +34,8 @@ from pipeline.lm.options import (
     require_text_only,
     unreachable,
 )
-from pipeline.lm.packing import Packing, States, enable, half_on_cpu
+from pipeline.lm.packing import States, enable, pack
+from pipeline.lm.products import half_on_cpu
 from pipeline.lm.roles import Roles
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.lm.state_memory import StateMemory
@@ -151,7 +152,11 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._base.get_input_embeddings().weight.dtype  # type: ignore[no-any-return, operator, union-attr]
+        return self._embedding.dtype
+
+    @property
+    def _embedding(self) -> Tensor:
+        return self._base.get_input_embeddings().weight  # type: ignore[no-any-return, operator, union-attr]
 
     @property
     def base(self) -> Any:
@@ -200,7 +205,7 @@ class Backbone(nn.Module):
             padded = self.hidden(adapter, self.pad(sequences))
             shape = padded.shape[:2]
             return States(padded.flatten(0, 1), torch.arange(shape.numel(), device=self.device).view(shape))
-        packing = Packing(sequences, self.device)
+        packing = pack(sequences, self._embedding)
         with self.roles.using(adapter), self._recomputing():
             if self.lower is not None:
                 hidden = self.lower.upper(self.lower.states(sequences), packing)

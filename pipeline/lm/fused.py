@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pipeline.lm.packing import NAME, attention
+from pipeline.lm.products import product_for
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")  # one layer design: RMS norm, rotary grouped attention, gated SiLU
 
@@ -32,26 +33,27 @@ class _Projections(torch.autograd.Function):
         layers = list(zip(parts[::4], parts[1::4], parts[2::4], parts[3::4], scalings, strict=True))
         downs = [down.to(x.dtype) for _, _, down, _, _ in layers if down is not None]
         joined = downs[0] if len(downs) == 1 else torch.cat(downs) if downs else None  # [R,in]
-        low = None if joined is None else rows @ joined.T  # [n,R], all layers' xAᵀ side by side
+        times = product_for(rows)
+        low = None if joined is None else times(rows, joined)  # [n,R], all layers' xAᵀ side by side
         outs, ups, start = [], [], 0
         for weight, bias, _, up, scaling in layers:
             assert weight is not None
-            out = nn.functional.linear(rows, weight, bias)
+            out = times(rows, weight, bias)
             if up is not None:
                 assert low is not None
                 end = start + up.shape[1]
-                out.addmm_(low[:, start:end], up.to(x.dtype).T, alpha=scaling)
+                out = times(low[:, start:end], up.to(x.dtype), plus=out, scale=scaling)
                 start = end
             outs.append(out.view(*x.shape[:-1], -1))
             ups.append(up)
         ctx.save_for_backward(rows, low, joined, *parts[::4], *ups)
-        ctx.scalings, ctx.shape = scalings, x.shape
+        ctx.scalings, ctx.shape, ctx.times = scalings, x.shape, times
         return tuple(outs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        count = len(grads)
+        count, times = len(grads), ctx.times
         rows, low, joined, *saved = ctx.saved_tensors
         weights, ups = saved[:count], saved[count:]
         grad_low = None if low is None else torch.empty_like(low)
@@ -61,21 +63,21 @@ class _Projections(torch.autograd.Function):
         for index, (raw, weight, up, scaling) in enumerate(zip(grads, weights, ups, ctx.scalings, strict=True)):
             grad = raw.reshape(len(rows), -1)  # [n,out]
             if ctx.needs_input_grad[0]:
-                grad_x = grad @ weight if grad_x is None else grad_x.addmm_(grad, weight)
+                grad_x = times(grad, weight.T, plus=grad_x)
             if up is None:
                 continue
             own = slice(start, start + up.shape[1])
             start = own.stop
-            torch.mul(grad @ up.to(grad.dtype), scaling, out=grad_low[:, own])  # type: ignore[index]
+            torch.mul(times(grad, up.to(grad.dtype).T), scaling, out=grad_low[:, own])  # type: ignore[index]
             if ctx.needs_input_grad[2 + 4 * index + 3]:
-                grad_parts[4 * index + 3] = (low[:, own].T @ grad).mul_(scaling).T.to(up.dtype)
+                grad_parts[4 * index + 3] = times(low[:, own].T, grad.T).mul_(scaling).T.to(up.dtype)
         if grad_low is not None:
             if grad_x is not None:
-                grad_x.addmm_(grad_low, joined)
+                grad_x = times(grad_low, joined.T, plus=grad_x)
             adapted = [index for index, up in enumerate(ups) if up is not None]
             if any(ctx.needs_input_grad[2 + 4 * index + 2] for index in adapted):
                 sizes = [ups[index].shape[1] for index in adapted]
-                for index, part in zip(adapted, (grad_low.T @ rows).split(sizes), strict=True):
+                for index, part in zip(adapted, times(grad_low.T, rows.T).split(sizes), strict=True):
                     grad_parts[4 * index + 2] = part.to(ups[index].dtype)
         return (None if grad_x is None else grad_x.view(ctx.shape), None, *grad_parts)
 

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
+
+from pipeline.lm.products import product_for, whole_rows
 
 # Tokens; 128 × 49k logits in fp32 are 25 MB, below the size that glibc returns to the system every time. A GPU wants
 # more of them at once: 200 MB a temporary.
@@ -40,6 +42,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
         softcap: float | None,
         want: str,
     ) -> tuple[Tensor, Tensor]:
+        count, given = len(hidden), (hidden, targets)
+        if short := -count % whole_rows(weight):
+            hidden, targets = pad(hidden, (0, 0, 0, short)), pad(targets, (0, short))
         logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         entropy = torch.empty_like(logprobs)
         slopes: list[Tensor] = []
@@ -54,11 +59,11 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 slopes.append(_through_head(at.slope(targets[rows]), at.damping, weight, temperature))
         learns = ctx.needs_input_grad[1]
         ctx.save_for_backward(
-            *((hidden, weight, bias, targets) if learns else (None,) * 4),
-            *(torch.cat(kept) for kept in (slopes, entropy_slopes) if kept),
+            *((given[0], weight, bias, given[1]) if learns else (None,) * 4),
+            *(torch.cat(kept)[:count] for kept in (slopes, entropy_slopes) if kept),
         )
         ctx.dtype, ctx.temperature, ctx.softcap = hidden.dtype, temperature, softcap
-        return logprobs, entropy
+        return logprobs[:count], entropy[:count]
 
     @staticmethod
     @once_differentiable
@@ -121,9 +126,9 @@ def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     if bias is not None or weight.device.type != "cpu" or (hidden.requires_grad and torch.is_grad_enabled()):
         return linear(hidden, weight, bias).float()
     rows = hidden.reshape(-1, hidden.shape[-1])
-    logits = rows.new_empty(len(rows), len(weight))
-    for start in range(0, len(weight), BLOCK):
-        torch.mm(rows, weight[start : start + BLOCK].T, out=logits[:, start : start + BLOCK])
+    logits, times = rows.new_empty(len(rows), len(weight)), product_for(rows)
+    for block in range(0, len(weight), BLOCK):
+        logits[:, block : block + BLOCK] = times(rows, weight[block : block + BLOCK])
     return logits.view(*hidden.shape[:-1], -1).float()
 
 
@@ -131,7 +136,8 @@ def _through_head(slope: Tensor, damping: Tensor | None, weight: Tensor, tempera
     """Carry a slope in the scaled logits [n,V] back to the hidden states [n,D]."""
     if damping is not None:
         slope = slope * damping
-    return (slope.to(weight.dtype) @ weight).float().div_(temperature)
+    slope = slope.to(weight.dtype)
+    return product_for(slope)(slope, weight.T).float().div_(temperature)
 
 
 def token_logprobs(

@@ -19,16 +19,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from pipeline.lm.products import half_on_cpu, whole_rows
+
 NAME = "align_packed"
 NO_MASK = torch.empty(1, 1, 1, 1)  # four dimensions: transformers builds no mask of its own; nobody reads it
 # What a model is held to that can be packed: two sequences with two tokens in common, and how far two ways may differ,
 # as a share of the largest number; bf16 rounds by as much.
 PROBE, ALIKE = [[0, 1, 2], [0, 1, 4, 5, 6]], 0.02
-
-
-def half_on_cpu(x: Tensor) -> bool:
-    """Whether a tensor is in half precision on a CPU, where what isn't a large product is better done in fp32."""
-    return x.device.type == "cpu" and x.dtype != torch.float32
 
 
 class Packing:
@@ -37,13 +34,14 @@ class Packing:
     Args:
         sequences: b rows of token ids, each at least one long.
         device: where the model is.
+        multiple: M is made up to one of it, with tokens that nothing reads.
 
     Attributes:
         ids, positions: [M], each token and its position in its own sequence.
         places: [b,L], where in the row each sequence's token stands; 0 at padding.
     """
 
-    def __init__(self, sequences: Sequence[Sequence[int]], device: torch.device) -> None:
+    def __init__(self, sequences: Sequence[Sequence[int]], device: torch.device, multiple: int = 1) -> None:
         self.shape = len(sequences), max(len(sequence) for sequence in sequences)
         ids: list[int] = []
         positions: list[int] = []
@@ -62,6 +60,8 @@ class Packing:
             cells += [row * self.shape[1] + index for index in fresh]
             places[row][: len(sequence)] = at
             before = sequence
+        for part in (ids, positions, cells):
+            part += part[:1] * (-len(part) % multiple)
         self.ids, self.positions, self._cells = (torch.tensor(part, device=device) for part in (ids, positions, cells))
         self.places = torch.tensor(places, device=device)
 
@@ -78,6 +78,11 @@ class Packing:
     def gather(self, x: Tensor) -> Tensor:
         """[b,H,L,d] → [1,M,H,d], as transformers wants it from attention."""
         return x.transpose(1, 2).flatten(0, 1).index_select(0, self._cells)[None]
+
+
+def pack(sequences: Sequence[Sequence[int]], weight: Tensor) -> Packing:
+    """Sequences for a model with such weights: where they are, in numbers of rows that multiply fast."""
+    return Packing(sequences, weight.device, whole_rows(weight))
 
 
 class States(NamedTuple):

@@ -90,8 +90,18 @@ class LanguagePolicy:
         )
         return to_rollout(self.backbone, completions)
 
+    @property
+    def apart(self) -> bool:
+        """Whether the critic has an adapter of its own, and so a graph of its own."""
+        return self.critic == "adapter"
+
     def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
         """log π, entropy and (with a critic) V(s_t) of `actions` [b,t], with gradient. Padding holds zeros."""
+        evaluation = self.acting(context, actions)
+        return evaluation._replace(values=self.values(context, actions)) if self.apart else evaluation
+
+    def acting(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
+        """`evaluate` without the values of a critic that has an adapter of its own."""
         at = Positions(context, actions)
         hidden = at.select(self.backbone.states(self.adapter, at.sequences))  # [N,D], N real tokens
         stats = self.backbone.logprobs(
@@ -101,8 +111,6 @@ class LanguagePolicy:
         if self.critic == "shared_trunk":
             trunk = hidden.detach() if self.values_only else hidden
             values = at.scatter(self.backbone.score(self.adapter, trunk))
-        elif self.critic == "adapter":
-            values = self.values(context, actions)
         return Evaluation(at.scatter(stats.logprobs), at.scatter(stats.entropy), values)
 
     def values(self, context: Mapping[str, Tensor], actions: Tensor) -> Tensor:

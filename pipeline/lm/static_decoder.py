@@ -12,7 +12,8 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.decoder import read_prompts
 from pipeline.lm.fused import in_family, projections
-from pipeline.lm.packing import full_attention, half_on_cpu
+from pipeline.lm.packing import full_attention
+from pipeline.lm.products import half_on_cpu
 
 PACKED_ROWS = 32  # the row count that oneDNN is asked to pack for; others work too
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.lm.packing import ALIKE, PROBE, Packing
+from pipeline.lm.packing import ALIKE, PROBE, Packing, pack
 from pipeline.lm.state_memory import StateMemory
 
 
@@ -37,9 +37,10 @@ class LowerTrunk:
     def agrees(self) -> bool:
         """Whether the two halves give what the whole gives. Where a model scales what is handed in as embeddings
         (Granite) they don't: boundary states would be scaled too."""
-        packing = Packing(PROBE, self._trunk.embed_tokens.weight.device)
+        packing = pack(PROBE, self._trunk.embed_tokens.weight)
         whole = self._trunk(input_ids=packing.ids[None], **packing.options).last_hidden_state[0]
         halves = self.upper(self._compute(PROBE), packing)
+        halves, whole = halves[packing.places], whole[packing.places]
         return bool((halves - whole).abs().max() <= ALIKE * whole.abs().max())
 
     @torch.no_grad()
@@ -54,14 +55,14 @@ class LowerTrunk:
         return found
 
     def _compute(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        packing = Packing(sequences, self._trunk.embed_tokens.weight.device)
+        packing = pack(sequences, self._trunk.embed_tokens.weight)
         with self._only(slice(0, self._boundary), nn.Identity()):
             hidden = self._trunk(input_ids=packing.ids[None], **packing.options).last_hidden_state[0]
         return [hidden[places[: len(ids)]] for places, ids in zip(packing.places, sequences, strict=True)]
 
     def upper(self, states: Sequence[Tensor], packing: Packing) -> Tensor:
         """Final hidden states [M,D] of packed sequences from their boundary states, under the active adapter."""
-        packed = states[0].new_empty(len(packing.ids), states[0].shape[-1])
+        packed = states[0].new_zeros(len(packing.ids), states[0].shape[-1])
         for places, state in zip(packing.places, states, strict=True):
             packed[places[: len(state)]] = state
         with self._only(slice(self._boundary, None), self._trunk.norm):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +28,25 @@ class Policy(Protocol):
 
     def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
         """Log-probs, entropy and values of `actions` [b,t(,…)], with gradient. t may be below the rollout's T."""
+        ...
+
+
+@runtime_checkable
+class Apart(Protocol):
+    """A policy whose critic may share no weights with it: what one keeps for its backward pass needn't wait for the
+    other, so `update` evaluates them one after the other where `apart` says so."""
+
+    @property
+    def apart(self) -> bool: ...
+
+    def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation: ...
+
+    def acting(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
+        """`evaluate` without values."""
+        ...
+
+    def values(self, context: Mapping[str, Tensor], actions: Tensor) -> Tensor:
+        """The values [b,t] of `evaluate` alone."""
         ...
 
 

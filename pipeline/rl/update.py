@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pipeline.rl.gradients import clear_gradients, clip_gradients
-from pipeline.rl.kl import kl_k3
-from pipeline.rl.objective import Evaluation, Minibatch, Objective, Policy, per_step_losses
+from pipeline.rl.measures import explained_variance, extremes, measures, summary
+from pipeline.rl.objective import Apart, Evaluation, Minibatch, Objective, Policy, per_step_losses
 from pipeline.rl.rollout import Rollout
-from pipeline.rl.tensors import aggregate, check_shape, denominator, masked_mean, masked_sum
+from pipeline.rl.tensors import aggregate, check_shape, denominator, masked_sum
 from pipeline.rl.together import ALONE, Processes
 
 __all__ = ["Evaluation", "Objective", "Policy", "update"]
@@ -99,7 +99,7 @@ def update(
         optimizer.step()
     clear_gradients(parameters)
     counts = {"update/minibatches": float(len(history) - stopped), "update/stopped_early": float(stopped)}
-    return _summarise(history) | _explained_variance(whole) | counts if statistics else counts
+    return summary(history) | explained_variance(whole) | counts if statistics else counts
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -172,30 +172,42 @@ def _accumulate(
             continue
         if not counts:
             chunk = replace(chunk, mask=torch.zeros_like(chunk.mask))
-        evaluation = policy.evaluate(chunk.context, chunk.actions)
-        for name, value in zip(("logprobs", "entropy", "values"), evaluation, strict=True):
-            if value is not None:
-                check_shape(f"policy.evaluate().{name}", value, chunk.mask.shape)
-        losses = {
-            name: aggregate(value, chunk.mask, objective.aggregate, denominator=divisor)
-            for name, value in per_step_losses(evaluation, chunk, objective, train_policy).items()
-            if measure or name == "loss"
-        }
-        backward(losses["loss"])
-        with torch.no_grad():
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0) + value.detach()
-            if not measure:
-                continue
-            for name, value in _measures(evaluation, chunk, objective, train_policy).items():
-                totals[name] = totals.get(name, 0) + masked_sum(value, chunk.mask) / steps
-            if train_policy:
-                ratio = _ratio(evaluation, chunk)
-                error = (ratio - 1).abs().max()
-                largest = torch.where(chunk.mask, ratio, 0.0).max()  # the 1 of padding is no ratio
-                for name, value in (("policy/ratio_max", largest), ("ratio_error", error)):
+        for evaluation, part, acts in _parts(policy, chunk, train_policy):
+            losses = {
+                name: aggregate(value, part.mask, objective.aggregate, denominator=divisor)
+                for name, value in per_step_losses(evaluation, part, objective, acts).items()
+                if measure or name == "loss"
+            }
+            backward(losses["loss"])
+            with torch.no_grad():
+                for name, value in losses.items():
+                    totals[name] = totals.get(name, 0) + value.detach()
+                if not measure:
+                    continue
+                for name, value in measures(evaluation, part, objective, acts).items():
+                    totals[name] = totals.get(name, 0) + masked_sum(value, part.mask) / steps
+                for name, value in (extremes(evaluation, part) if acts else {}).items():
                     maxima[name] = torch.maximum(maxima.get(name, value), value)
     return totals, maxima
+
+
+def _parts(policy: Policy, chunk: Minibatch, train_policy: bool) -> Iterator[tuple[Evaluation, Minibatch, bool]]:
+    """What has a graph of its own: (the policy now, its targets, whether it acts), one after the other."""
+    given = chunk.context, chunk.actions
+    if not (isinstance(policy, Apart) and policy.apart):
+        yield _checked(policy.evaluate(*given), chunk), chunk, train_policy
+        return
+    if train_policy:
+        yield _checked(policy.acting(*given), chunk), replace(chunk, returns=None), True
+    if chunk.returns is not None:  # nobody reads a critic's log-probs
+        yield _checked(Evaluation(chunk.old_logprobs, None, policy.values(*given)), chunk), chunk, False
+
+
+def _checked(evaluation: Evaluation, chunk: Minibatch) -> Evaluation:
+    for name, value in zip(("logprobs", "entropy", "values"), evaluation, strict=True):
+        if value is not None:
+            check_shape(f"policy.evaluate().{name}", value, chunk.mask.shape)
+    return evaluation
 
 
 def _combined(
@@ -206,48 +218,3 @@ def _combined(
     processes.combine(parameters, numbers[: len(totals)], numbers[len(totals) :])
     # One transfer for all numbers: every .item() would wait for the device.
     return dict(zip(totals | maxima, numbers.tolist(), strict=True))
-
-
-def _ratio(evaluation: Evaluation, chunk: Minibatch) -> Tensor:
-    """ρ = π_new / π_old, 1 at padding."""
-    return torch.where(chunk.mask, evaluation.logprobs - chunk.old_logprobs, 0.0).exp()
-
-
-def _measures(evaluation: Evaluation, chunk: Minibatch, objective: Objective, train_policy: bool) -> dict[str, Tensor]:
-    """Per-step statistics that are plain means over real steps, whatever the objective's normaliser."""
-    measures: dict[str, Tensor] = {}
-    if train_policy:
-        ratio = _ratio(evaluation, chunk)
-        if evaluation.entropy is not None:
-            measures["policy/entropy"] = evaluation.entropy
-        # The samples are the OLD policy's, so the unbiased KL(old ‖ new) has the old log-probs in front.
-        measures["policy/approx_kl"] = kl_k3(chunk.old_logprobs, evaluation.logprobs)
-        if objective.policy_loss == "ppo_clip":
-            outside = (ratio < 1 - objective.clip_low) | (ratio > 1 + objective.clip_high)
-            measures["policy/clip_fraction"] = outside.to(ratio.dtype)
-    if chunk.returns is not None and chunk.old_values is not None and objective.value_clip is not None:
-        assert evaluation.values is not None  # per_step_losses has refused a missing critic
-        moved = (evaluation.values - chunk.old_values).abs()
-        measures["value/clip_fraction"] = (moved > objective.value_clip).to(moved.dtype)
-    return measures
-
-
-def _summarise(history: list[dict[str, float]]) -> dict[str, float]:
-    if not history:
-        return {}
-    summary = {name: sum(stats[name] for stats in history) / len(history) for name in history[0]}
-    if "ratio_error" in summary:
-        del summary["ratio_error"]
-        summary["policy/first_ratio_error"] = history[0]["ratio_error"]
-        summary["policy/ratio_max"] = max(stats["policy/ratio_max"] for stats in history)
-    return summary
-
-
-def _explained_variance(whole: Minibatch) -> dict[str, float]:
-    """1 − Var(R − V_old) / Var(R) over real steps; absent without a critic or a spread of returns."""
-    if whole.returns is None or whole.old_values is None:
-        return {}
-    returns, residual = whole.returns.double(), (whole.returns - whole.old_values).double()
-    spread = masked_mean((returns - masked_mean(returns, whole.mask)).square(), whole.mask)
-    error = masked_mean((residual - masked_mean(residual, whole.mask)).square(), whole.mask)
-    return {"value/explained_variance": float(1 - error / spread)} if spread > 0 else {}

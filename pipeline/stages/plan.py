@@ -119,7 +119,7 @@ class Planner:
         micro = min(cfg.microbatch_size, cfg.minibatch_size, rows)
         prompts = math.ceil(micro / cfg.group_size) if self.size.fused else micro
         tokens = prompts * self.longest.prompt + micro * cfg.sampling.max_new_tokens
-        training = self._training(tokens * (2 if critic else 1))
+        training = self._training(tokens)  # a critic of its own goes second, when the policy's graph is gone
         training["logits"] = self.size.logits(micro * cfg.sampling.max_new_tokens, gpu=self.gpu)
         roles = 2 + (0 if self.config.reward is None else 1 + bool(self.config.reward.judge)) + critic
         return StagePlan(

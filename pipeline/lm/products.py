@@ -1,0 +1,71 @@
+"""Products of matrices on a CPU: torch's own, or oneDNN's where those leave half of the processor idle.
+
+torch multiplies fp32 matrices with MKL, which takes its AVX-512 kernels on Intel's processors only; oneDNN, in the same
+torch, takes them wherever they are. It prepares a kernel for each combination of sizes and keeps a thousand of them at
+half a megabyte each, so it is asked for numbers of rows that come again.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+ROWS = 32  # numbers of rows are made up to multiples of this where oneDNN multiplies
+
+# (x [n,in], W [out,in], b [out] or None, plus [n,out] or None, s) → xWᵀ + b, or plus + s·xWᵀ in plus's place.
+Product = Callable[..., Tensor]
+
+
+def half_on_cpu(x: Tensor) -> bool:
+    """Whether a tensor is in half precision on a CPU, where what isn't a large product is better done in fp32."""
+    return x.device.type == "cpu" and x.dtype != torch.float32
+
+
+def whole_rows(weight: Tensor) -> int:
+    """The number of which rows that meet `weight` should be a multiple: ROWS where oneDNN multiplies, else 1."""
+    return ROWS if half_on_cpu(weight) or _by_onednn(weight) else 1
+
+
+def product_for(x: Tensor) -> Product:
+    """The faster product for rows x [n,in] and for all that is multiplied with as many rows."""
+    return _onednn if _by_onednn(x) and len(x) % ROWS == 0 else _torch
+
+
+def _torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, plus: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    return linear(x, weight, bias) if plus is None else plus.addmm_(x, weight.T, alpha=scale)
+
+
+def _onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, plus: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
+    multiply = torch.ops.mkldnn._linear_pointwise
+    if plus is None:
+        return multiply(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+    return multiply.binary(x if scale == 1.0 else x * scale, plus, weight, None, "add")  # type: ignore[no-any-return]
+
+
+def _by_onednn(x: Tensor) -> bool:
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return plain and idle_avx512()
+
+
+@cache
+def idle_avx512() -> bool:
+    """Whether this processor has AVX-512 that MKL won't use."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
+    return torch.cpu._is_avx512_supported() and not _intel()
+
+
+def _intel() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        import platform
+
+        return "AMD" not in platform.processor()
