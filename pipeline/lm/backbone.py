@@ -35,7 +35,7 @@ from pipeline.lm.options import (
     unreachable,
 )
 from pipeline.lm.packing import States, enable, pack
-from pipeline.lm.products import half_on_cpu
+from pipeline.lm.products import half_on_cpu, hasten
 from pipeline.lm.roles import Roles
 from pipeline.lm.sources import ModelError, resolve
 from pipeline.lm.state_memory import StateMemory
@@ -61,7 +61,9 @@ class Backbone(nn.Module):
         super().__init__()
         base.requires_grad_(False)
         disable_dropout(base)
-        if fast and lora is not None:  # fused layers train no base weight
+        if fast and lora is None:
+            hasten(base.base_model)
+        elif fast:  # fused layers train no base weight
             fuse_layers(base.base_model)
         self.chat, self.source, self.fast, self.lora = chat, source, fast, lora
         self.sharded = sharded  # then processes must meet in every layer: no states are kept, no weights copied

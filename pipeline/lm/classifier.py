@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from pipeline.lm.chat import ChatFormat
 from pipeline.lm.options import choose_device, choose_dtype, disable_dropout
+from pipeline.lm.products import hasten
 from pipeline.lm.sources import ModelError
 
 Key = tuple[int, ...]
@@ -59,6 +60,7 @@ class Classifier:
             missing = ", ".join(sorted(found["missing_keys"])[:3])
             raise ModelError(f"{name!r} was saved without {missing}: it is no trained sequence classifier")
         disable_dropout(model)
+        hasten(model)
         return cls(model.to(where).eval(), ChatFormat(tokenizer))
 
     def encode(self, prompt: Sequence[Any], answer: str) -> list[int]:

@@ -82,7 +82,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 if at.damping is not None:
                     slope = slope * at.damping
                 slope = slope.div_(ctx.temperature).to(weight.dtype)
-                grad_weight += slope.T @ hidden[rows].to(weight.dtype)
+                grad_weight += product_for(slope)(slope.T, hidden[rows].to(weight.dtype).T)
                 if grad_bias is not None:
                     grad_bias += slope.sum(0)
         return total.to(ctx.dtype), grad_weight, grad_bias, None, None, None, None

@@ -6,12 +6,14 @@ half a megabyte each, so it is asked for numbers of rows that come again.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import linear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear, pad
 
 ROWS = 32  # numbers of rows are made up to multiples of this where oneDNN multiplies
 
@@ -32,6 +34,49 @@ def whole_rows(weight: Tensor) -> int:
 def product_for(x: Tensor) -> Product:
     """The faster product for rows x [n,in] and for all that is multiplied with as many rows."""
     return _onednn if _by_onednn(x) and len(x) % ROWS == 0 else _torch
+
+
+def hasten(model: nn.Module) -> None:
+    """Let the plain linear layers of a model take the faster product, whatever they learn."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.forward = partial(_linear_forward, module)  # type: ignore[method-assign]
+
+
+def _linear_forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    if not _by_onednn(x):
+        return linear(x, layer.weight, layer.bias)
+    return _Linear.apply(x, layer.weight, layer.bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Linear(torch.autograd.Function):
+    """y = xWᵀ + b by oneDNN, with every gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = _filled(x)
+        ctx.save_for_backward(rows, weight)
+        ctx.shape = x.shape
+        count = x.numel() // x.shape[-1]
+        return _onednn(rows, weight, bias)[:count].view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        rows, weight = ctx.saved_tensors
+        grad, count = _filled(out), out.numel() // out.shape[-1]
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        return (
+            _onednn(grad, weight.T)[:count].view(ctx.shape) if to_x else None,
+            _onednn(grad.T, rows.T) if to_weight else None,
+            grad.sum(0) if to_bias else None,
+        )
+
+
+def _filled(x: Tensor) -> Tensor:
+    """[…,in] → rows [n,in], with rows of zeros up to a multiple of ROWS; a view of x where it has that many."""
+    rows = x.reshape(-1, x.shape[-1])
+    return pad(rows, (0, 0, 0, -len(rows) % ROWS)) if len(rows) % ROWS else rows
 
 
 def _torch(

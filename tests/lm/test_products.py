@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from pipeline.lm import products
+from pipeline.lm.backbone import Backbone
 from pipeline.lm.logprobs import token_logprobs
 from pipeline.lm.packing import Packing, pack
 from pipeline.lm.products import ROWS, product_for, whole_rows
@@ -107,3 +108,32 @@ def test_a_head_that_learns_gets_no_gradient_from_what_fills_up(count: int) -> N
     slope = random(count, seed=2)
     gradients = [torch.autograd.grad((slope * logprobs).sum(), [hidden, weight]) for logprobs in (found, expected)]
     assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize("rows", [2 * ROWS, 5])
+def test_a_hastened_layer_has_every_gradient(rows: int) -> None:
+    layer, x = torch.nn.Linear(24, 16), random(1, rows, 24).requires_grad_()
+    plain = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    products.hasten(layer)
+    found, slope = layer(x), random(1, rows, 16, seed=1)
+    assert_close(found, plain, atol=1e-5, rtol=1e-5)
+    learned = [x, layer.weight, layer.bias]
+    gradients = [torch.autograd.grad((slope * out).sum(), learned) for out in (found, plain)]
+    assert_close(*gradients, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        assert_close(layer(x.double().float()), plain)
+
+
+@pytest.mark.usefixtures("idle")
+def test_whole_roles_multiply_fast_and_learn_the_same(cache: Path) -> None:
+    gradients = []
+    for fast in (True, False):
+        shared = Backbone.load("tiny", lora=None, cache_dir=cache, device="cpu", fast=fast)
+        shared.roles.add("sft")
+        parameters = shared.roles.train_only("sft")
+        hidden = in_turn(shared.states("sft", SEQUENCES), SEQUENCES)
+        logprobs = shared.logprobs("sft", hidden, torch.arange(1, 21)).logprobs
+        gradients.append(torch.autograd.grad(logprobs.sum(), parameters))
+    assert sum(bool(gradient.abs().max() > 1e-2) for gradient in gradients[0]) > 10
+    assert_close(*gradients, atol=1e-4, rtol=1e-4)
