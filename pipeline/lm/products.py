@@ -1,10 +1,11 @@
 """Products of matrices on a CPU: torch's own, or oneDNN's where those leave half of the processor idle.
 
 torch multiplies fp32 matrices with MKL, which takes its AVX-512 kernels on Intel's processors only; oneDNN, in the same
-torch, takes them wherever they are. It prepares a kernel for each combination of sizes and keeps a thousand of them at
-half a megabyte each, so it is asked for numbers of rows that come again.
+torch, takes them wherever they are. It prepares a kernel for each combination of sizes, which holds half a megabyte; so
+it is asked for numbers of rows that come again, and keeps few kernels.
 """
 
+import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, pad
 
-ROWS = 32  # numbers of rows are made up to multiples of this where oneDNN multiplies
+# Numbers of rows are made up to multiples of this where oneDNN multiplies; up to FEW, as in decoding, all come again.
+ROWS, FEW = 32, 64
+# Kernels that are kept, for a thousand: those of one minibatch are some thirty. Read when oneDNN is first asked.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 # (x [n,in], W [out,in], b [out] or None, plus [n,out] or None, s) → xWᵀ + b, or plus + s·xWᵀ in plus's place.
 Product = Callable[..., Tensor]
@@ -33,10 +37,19 @@ def whole_rows(weight: Tensor) -> int:
 
 def product_for(x: Tensor) -> Product:
     """The faster product for rows x [n,in] and for all that is multiplied with as many rows."""
-    return _onednn if _by_onednn(x) and len(x) % ROWS == 0 else _torch
+    return _onednn if _by_onednn(x) and (len(x) <= FEW or len(x) % ROWS == 0) else _torch
 
 
-def hasten(model: nn.Module) -> None:
+def packed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """x → xWᵀ + b, with W laid out for few rows where oneDNN can (fp32 on a CPU)."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        return lambda x: linear(x, weight, bias)
+    blocked = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)  # made for so many; others work too
+    multiply = torch.ops.mkldnn._linear_pointwise
+    return lambda x: multiply(x.float(), blocked, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+def hasten(model: Any) -> None:
     """Let the plain linear layers of a model take the faster product, whatever they learn."""
     for module in model.modules():
         if type(module) is nn.Linear:

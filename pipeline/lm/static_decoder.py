@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.decoder import read_prompts
 from pipeline.lm.fused import in_family, projections
 from pipeline.lm.packing import full_attention
-from pipeline.lm.products import half_on_cpu
-
-PACKED_ROWS = 32  # the row count that oneDNN is asked to pack for; others work too
+from pipeline.lm.products import half_on_cpu, packed
 
 
 class StaticDecoder:
@@ -189,10 +187,19 @@ class _FoldedLayer:
         values.index_copy_(2, column, value.reshape(rows, -1, 1, self.head_dim))
         # The query heads that share a key head stand as rows of its attention: nothing is repeated.
         grouped = _rotate(query, cos, sin).view(rows, keys.shape[1], -1, self.head_dim)
-        attended = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
+        attended = _attended(grouped, keys, values, mask)
         hidden = hidden + self.out(attended.reshape(rows, -1))
         gate, up = self.gate_up(self.mlp_norm(hidden)).chunk(2, dim=-1)
         return hidden + self.down(silu(gate).mul_(up))
+
+
+def _attended(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention of few queries [b,KV,q,d] to keys and values [b,KV,L,d] under a mask [b,1,1,L] → [b,KV,q,d]. torch's
+    kernel is made for many queries: on a CPU it takes three times as long for these."""
+    if keys.device.type != "cpu" or keys.dtype != torch.float32:
+        return scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+    scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    return torch.softmax(scores.masked_fill_(~mask, -torch.inf), dim=-1) @ values
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -224,15 +231,6 @@ def _unfolded(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
     if len(layers) == 1:
         return lambda x: projections(x, *layers)[0]
     return lambda x: torch.cat(projections(x, *layers), dim=-1)
-
-
-def packed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """x → xWᵀ + b, with W laid out for few rows where oneDNN can (fp32 on a CPU)."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-        return lambda x: linear(x, weight, bias)
-    blocked = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
-    multiply = torch.ops.mkldnn._linear_pointwise
-    return lambda x: multiply(x.float(), blocked, bias, "none", [], "")  # type: ignore[no-any-return]
 
 
 def _effective(layer: Any) -> tuple[Tensor, Tensor | None]:

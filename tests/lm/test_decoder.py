@@ -13,7 +13,8 @@ from pipeline.lm import static_decoder as module
 from pipeline.lm.backbone import Backbone
 from pipeline.lm.decoder import PlainDecoder
 from pipeline.lm.generate import decoder_for
-from pipeline.lm.static_decoder import StaticDecoder, packed
+from pipeline.lm.products import packed
+from pipeline.lm.static_decoder import StaticDecoder
 
 from .builders import SIZES, noisy, other_architecture, tiny, walk
 

@@ -46,8 +46,9 @@ def test_both_libraries_multiply_alike(part: slice) -> None:
 @pytest.mark.usefixtures("idle")
 def test_onednn_is_asked_for_whole_numbers_of_rows_in_fp32_alone() -> None:
     rows = random(2 * ROWS, 8)
-    assert product_for(rows) is products._onednn
-    assert product_for(rows[1:]) is products._torch
+    assert product_for(rows) is product_for(rows[1:]) is products._onednn  # few
+    assert product_for(torch.cat([rows, rows])) is products._onednn
+    assert product_for(torch.cat([rows, rows[1:]])) is products._torch
     assert product_for(rows.bfloat16()) is products._torch  # torch asks oneDNN by itself
     assert product_for(rows.double()) is products._torch
     assert [whole_rows(rows), whole_rows(rows.bfloat16()), whole_rows(rows.to("meta"))] == [ROWS, ROWS, 1]
