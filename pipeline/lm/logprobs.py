@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, pad
 
-from pipeline.lm.products import product_for, whole_rows
+from pipeline.lm.products import product_for, product_into, whole_rows
 
 # Tokens; 128 × 49k logits in fp32 are 25 MB, below the size that glibc returns to the system every time. A GPU wants
 # more of them at once: 200 MB a temporary.
@@ -120,15 +120,15 @@ def _chunks(hidden: Tensor) -> Iterator[slice]:
 
 
 def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """hWᵀ + b in fp32 for h [...,D]. On a CPU by blocks of the vocabulary: one wide product runs a third slower in
-    MKL."""
+    """hWᵀ + b in fp32 for h [...,D]. On a CPU by blocks of the vocabulary: one wide product runs a third
+    slower."""
     hidden = hidden.to(weight.dtype)
     if bias is not None or weight.device.type != "cpu" or (hidden.requires_grad and torch.is_grad_enabled()):
         return linear(hidden, weight, bias).float()
     rows = hidden.reshape(-1, hidden.shape[-1])
-    logits, times = rows.new_empty(len(rows), len(weight)), product_for(rows)
-    for block in range(0, len(weight), BLOCK):
-        logits[:, block : block + BLOCK] = times(rows, weight[block : block + BLOCK])
+    logits = rows.new_empty(len(rows), len(weight))
+    for start in range(0, len(weight), BLOCK):
+        product_into(logits[:, start : start + BLOCK], rows, weight[start : start + BLOCK])
     return logits.view(*hidden.shape[:-1], -1).float()
 
 

@@ -40,6 +40,14 @@ def product_for(x: Tensor) -> Product:
     return _onednn if _by_onednn(x) and (len(x) <= FEW or len(x) % ROWS == 0) else _torch
 
 
+def product_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
+    """xWᵀ into `out` [n,out], which may be some columns of a wider matrix."""
+    if product_for(x) is _onednn:
+        out.copy_(_onednn(x, weight))
+    else:
+        torch.mm(x, weight.T, out=out)
+
+
 def packed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     """x → xWᵀ + b, with W laid out for few rows where oneDNN can (fp32 on a CPU)."""
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
