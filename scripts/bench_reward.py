@@ -37,6 +37,8 @@ def speed(config: Config, pairs: dict[str, list[Any]], seconds: float) -> dict[s
 
 
 def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
+    import torch
+
     from pipeline.data.schema import Preference
     from pipeline.evaluation.reward_card import accuracy
     from pipeline.stages.inputs import EncodedPair, load_backbone
@@ -46,6 +48,7 @@ def ours(config: Config, pairs: dict[str, list[Any]]) -> dict[str, Any]:
     row = Preference(prompt=(), chosen="", rejected="", margin=0.0, meta={}, where="")
     rows, test = ([EncodedPair(*pair, 0, 0.0, row) for pair in pairs[name]] for name in ("train", "test"))
     backbone = load_backbone(config)
+    torch.manual_seed(config.seed)
     backbone.roles.add("sft")  # changes nothing: like TRL's, the reward model starts from the base
     # One pair to validate on: choosing an epoch is not part of what is compared.
     (model, _), seconds = timed(

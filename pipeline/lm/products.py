@@ -6,6 +6,7 @@ it is asked for numbers of rows that come again, and keeps few kernels.
 """
 
 import os
+import platform
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -132,6 +133,4 @@ def _intel() -> bool:
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:  # not Linux
-        import platform
-
-        return "AMD" not in platform.processor()
+        return "AuthenticAMD" not in platform.processor()
