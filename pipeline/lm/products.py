@@ -80,7 +80,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(rows, weight)
         ctx.shape = x.shape
         count = x.numel() // x.shape[-1]
-        return _onednn(rows, weight, bias)[:count].view(*x.shape[:-1], -1)
+        return _onednn(rows, weight, bias)[:count].view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
