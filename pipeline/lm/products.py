@@ -54,12 +54,13 @@ def packed(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Ten
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return lambda x: linear(x, weight, bias)
     blocked = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)  # made for so many; others work too
-    multiply = torch.ops.mkldnn._linear_pointwise
-    return lambda x: multiply(x.float(), blocked, bias, "none", [], "")  # type: ignore[no-any-return]
+    return lambda x: _onednn(x.float(), blocked, bias)
 
 
 def hasten(model: Any) -> None:
     """Let the plain linear layers of a model take the faster product, whatever they learn."""
+    if not idle_avx512():
+        return
     for module in model.modules():
         if type(module) is nn.Linear:
             module.forward = partial(_linear_forward, module)  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,15 +31,12 @@ class Policy(Protocol):
         ...
 
 
-@runtime_checkable
-class Apart(Protocol):
+class Apart(Policy, Protocol):
     """A policy whose critic may share no weights with it: what one keeps for its backward pass needn't wait for the
     other, so `update` evaluates them one after the other where `apart` says so."""
 
     @property
     def apart(self) -> bool: ...
-
-    def evaluate(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation: ...
 
     def acting(self, context: Mapping[str, Tensor], actions: Tensor) -> Evaluation:
         """`evaluate` without values."""
